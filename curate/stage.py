@@ -77,7 +77,7 @@ class Task:
     """One unit of work of a phase, as a stage sees it.
 
     rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters end up
-    in the record of the task; they are for people and never decide anything.
+    in the record of the task; they are for people and never decide anything. shards: names of all shards, in order.
     """
 
     phase: str
@@ -86,7 +86,7 @@ class Task:
     seed: int = 42
     memory_limit: int = 2 << 30
     folders: Sequence[tuple[Stage, str, Path]] = ()
-    shard_name: str = ""
+    shards: Sequence[str] = ()
     counters: dict[str, int] = field(default_factory=dict)
 
     def count(self, key: str, n: int = 1) -> None:
@@ -115,9 +115,8 @@ class Task:
         from curate.storage import read_table
 
         folder = self.folder(stage)
-        per_shard = folder / "rows" / self.shard_name
-        if self.shard_name and per_shard.exists():
-            return read_table(per_shard)
+        if self.shard is not None and getattr(stage, "decides_rows", False):
+            return read_table(folder / "rows" / self.shards[self.shard])
         return read_table(folder / "state.parquet")
 
 
@@ -304,9 +303,7 @@ class Result:
         """The kept documents as a Polars frame."""
         import polars as pl
 
-        frame = pl.from_arrow(self.kept)
-        assert_frame = frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
-        return assert_frame
+        return pl.DataFrame(self.kept)
 
     def to_pandas(self) -> pd.DataFrame:
         """The kept documents as a pandas frame."""

@@ -1,0 +1,235 @@
+"""Documents plus layers: how a stage sees the corpus at its place in the recipe.
+
+A generation (`documents/`, `documents-1-…/`) is a folder of shards that are written once; its manifest.json fixes their names
+and order. Beside it stand layers (`attributes/<stage>/<shard>`: `_row` and the columns of one stage) and drops
+(`drops/<stage>/<shard>`). A `Dataset` is a generation, the drops that count so far, and for each column the layer that wrote
+it last. Reading joins them by row number, one row group of the documents at a time, so memory follows the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.errors import ManifestError
+from curate.stage import ROW, Batches
+from curate.storage import open_table, read_json, write_json, write_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MAX_ROWS = 1024
+_VARIABLE = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
+MAX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a generation. sizes: bytes are UTF-8 bytes of text, tokens by the recipe's tokenizer."""
+
+    name: str
+    documents: int
+    bytes: int
+    tokens: int
+    sha256: str
+    parents: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The manifest of a folder of documents: its shards in order and their schema."""
+
+    root: Path
+    folder: str
+    shards: tuple[Shard, ...]
+    schema: pa.Schema
+
+    @staticmethod
+    def load(root: Path, folder: str = "documents") -> Generation:
+        """Read `<root>/<folder>/manifest.json`; cached per process and file version."""
+        path = root / folder / "manifest.json"
+        try:
+            return _load_generation(root, folder, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            raise ManifestError(f"{path} is missing: the documents are not complete; run the recipe again") from None
+
+    @property
+    def documents(self) -> int:
+        return sum(s.documents for s in self.shards)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_generation(root: Path, folder: str, _version: int) -> Generation:
+    raw = read_json(root / folder / "manifest.json")
+    shards = tuple(Shard(**{**s, "parents": tuple(s["parents"])}) for s in raw["shards"])
+    schema = pq.read_schema(root / folder / "schema.parquet").remove_metadata()
+    return Generation(root, folder, shards, schema)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A generation as it stands at one place of a recipe.
+
+    columns: for each column its layer folder, or "" for the documents themselves. drops: drop folders, in stage order.
+    All paths are relative to `root`.
+    """
+
+    root: Path
+    folder: str
+    columns: Mapping[str, str]
+    drops: tuple[str, ...] = ()
+    types: pa.Schema = field(default_factory=lambda: pa.schema([]))
+
+    @property
+    def generation(self) -> Generation:
+        return Generation.load(self.root, self.folder)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Name and type of every column that can be read."""
+        return self.types
+
+    def survivors(self, shard: int) -> np.ndarray:
+        """Row numbers (uint32, ascending) of a shard that no stage so far has dropped."""
+        info = self.generation.shards[shard]
+        alive = np.ones(info.documents, dtype=bool)
+        for folder in self.drops:
+            with open_table(self.root / folder / info.name) as file:
+                if file.metadata.num_rows:
+                    alive[file.read([ROW], use_threads=False)[ROW].to_numpy()] = False
+        return np.flatnonzero(alive).astype(np.uint32)
+
+    def read(self, shard: int, columns: Sequence[str], rows: np.ndarray | None = None) -> Batches:
+        """The surviving documents of a shard: batches of `_row` and `columns`, at most 1,024 rows and 16 MB of text each.
+
+        The bounds of the batches depend on the shard alone. rows: read only these (ascending uint32) instead.
+        """
+        info = self.generation.shards[shard]
+        alive = self.survivors(shard) if rows is None else rows
+        own = [c for c in columns if not self.columns[c]]
+        layers: dict[str, list[str]] = {}
+        for column in columns:
+            if self.columns[column]:
+                layers.setdefault(self.columns[column], []).append(column)
+        with open_table(self.root / self.folder / info.name) as documents:
+            cursors = [_Cursor(self.root / folder / info.name, names) for folder, names in layers.items()]
+            start = low = 0
+            for group in range(documents.metadata.num_row_groups):
+                size = documents.metadata.row_group(group).num_rows
+                high = int(np.searchsorted(alive, start + size))
+                live = alive[low:high]
+                if len(live):
+                    taken = {ROW: pa.array(live)}
+                    if own:
+                        table = documents.read_row_group(group, columns=own, use_threads=False)
+                        if len(live) < size:
+                            table = table.take(pa.array(live - np.uint32(start)))
+                        taken.update((c, _flat(table[c])) for c in own)
+                    for cursor in cursors:
+                        taken.update(cursor.take(live))
+                    yield pa.RecordBatch.from_pydict({c: taken[c] for c in (ROW, *columns)})
+                start, low = start + size, high
+
+    def scan(self) -> pl.LazyFrame:
+        """Every surviving document with every column, as a Polars lazy frame over one shard at a time."""
+        import polars as pl
+        from polars.io.plugins import register_io_source
+
+        names = list(self.columns)
+        schema = pl.DataFrame(pa.schema([self.types.field(n) for n in names]).empty_table()).schema
+
+        def source(
+            with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+        ) -> Iterator[pl.DataFrame]:
+            left = n_rows
+            for shard in range(len(self.generation.shards)):
+                for batch in self.read(shard, with_columns or names):
+                    frame = pl.DataFrame(pa.Table.from_batches([batch]).drop_columns([ROW]))
+                    if predicate is not None:
+                        frame = frame.filter(predicate)
+                    if left is not None:
+                        frame = frame.head(left)
+                        left -= frame.height
+                    yield frame
+                    if left == 0:
+                        return
+
+        return register_io_source(source, schema=schema)
+
+
+class _Cursor:
+    """Walks one layer of a shard in step with the documents: a row group of a layer never spans two of theirs."""
+
+    def __init__(self, path: Path, columns: list[str]):
+        self._path, self._columns = path, columns
+        self._file = open_table(path)
+        self._group, self._rows, self._table = -1, np.empty(0, np.uint32), None
+
+    def take(self, live: np.ndarray) -> dict[str, pa.Array]:
+        while len(self._rows) == 0 or self._rows[-1] < live[0]:
+            self._group += 1
+            if self._group >= self._file.metadata.num_row_groups:
+                raise ManifestError(f"{self._path} lacks row {live[0]}: the layer does not fit its documents")
+            self._table = self._file.read_row_group(self._group, columns=[ROW, *self._columns], use_threads=False)
+            self._rows = _flat(self._table[ROW]).to_numpy()
+        at = np.searchsorted(self._rows, live)
+        if at[-1] >= len(self._rows) or not np.array_equal(self._rows[at], live):
+            raise ManifestError(f"{self._path} lacks rows near {live[0]}: the layer does not fit its documents")
+        table = self._table
+        if len(at) < len(self._rows):
+            table = table.take(pa.array(at))
+        return {c: _flat(table[c]) for c in self._columns}
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def rebatch(batches: Iterable[pa.RecordBatch]) -> Batches:
+    """The same rows in batches as full as may be: at most 1,024 rows and 16 MB; a larger row stands alone."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        sizes = _row_bytes(batch)
+        start = 0
+        while start < batch.num_rows:
+            within = size + np.cumsum(sizes[start : start + MAX_ROWS - rows])
+            n = int(np.searchsorted(within, MAX_BYTES, side="right"))
+            if n == 0 and rows == 0:
+                n = 1
+            if n:
+                held.append(batch.slice(start, n))
+                rows, size, start = rows + n, int(within[n - 1]), start + n
+            if rows and (rows == MAX_ROWS or start < batch.num_rows):
+                yield _join(held)
+                held, rows, size = [], 0, 0
+    if held:
+        yield _join(held)
+
+
+def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
+    """Bytes per row in the variable-length columns of a batch (int64)."""
+    total = np.zeros(batch.num_rows, np.int64)
+    for column, kind in zip(batch.columns, batch.schema.types, strict=True):
+        if kind in _VARIABLE:
+            total += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+    return total
+
+
+def write_generation(root: Path, folder: str, schema: pa.Schema, shards: Sequence[Shard], **more: object) -> None:
+    """Write the manifest of a generation last, when all its shards are there."""
+    write_table(root / folder / "schema.parquet", schema.empty_table())
+    listed = [{**s.__dict__, "parents": list(s.parents)} for s in shards]
+    write_json(root / folder / "manifest.json", {"format": "curate-documents/1", **more, "shards": listed})

@@ -1,0 +1,48 @@
+"""HTML files: one page each, without HTTP headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+
+from curate.sources import BASE, InputFile, Reading, Source, page_rows, row_batches
+from curate.sources.text import whole
+from curate.stage import Batches
+
+SUFFIXES = (".html", ".htm", ".xhtml")
+SCHEMA = pa.schema([f for f in BASE if f.name not in ("text_bytes", "tokens", "corpus", "file")])
+
+
+def parts(file: InputFile, source: Source, size: int) -> list[tuple[int, int, int]]:
+    """One part a file."""
+    return [(0, -1, file.size)]
+
+
+def schema(file: InputFile, source: Source) -> pa.Schema:
+    """A page brings no columns."""
+    return pa.schema([])
+
+
+def read(reading: Reading, start: int, stop: int) -> Batches:
+    """The page's text."""
+    kept = [pa.field("html", pa.binary())] if reading.source.keep_html else []
+    return row_batches(page_rows(reading, _page(reading)), pa.schema([*SCHEMA, *kept]))
+
+
+def _page(reading: Reading) -> Iterator[Any]:
+    body = whole(reading)
+    if body is not None:
+        yield SimpleNamespace(
+            record=0,
+            id=None,
+            url=None,
+            date=None,
+            media_type="text/html",
+            charset=None,
+            language=None,
+            is_text=False,
+            body=body,
+        )
