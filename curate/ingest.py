@@ -156,6 +156,8 @@ def _finish(batch: pa.RecordBatch, reading: Reading, tokenizer: str, limit: int 
         text = columns["text"]
     if source.cut_text:
         text = columns["text"] = _cut(text, source.max_text_bytes)
+    if text.null_count:
+        text = columns["text"] = pc.fill_null(text, "")
     n = len(text)
     columns["text_bytes"] = tokens.text_bytes(text)
     columns["tokens"] = tokens.counter(tokenizer)(text)
@@ -186,6 +188,8 @@ def _named(batch: pa.RecordBatch, reading: Reading) -> dict[str, pa.Array]:
         if target in ("id", "url", "date") and not pa.types.is_string(column.type):
             column = _as_string(column)
         columns[target] = column.cast(pa.string()) if target == "text" else column
+    if "text" not in columns:  # pages to be extracted later
+        columns["text"] = pa.repeat("", batch.num_rows)
     return columns
 
 
@@ -214,11 +218,13 @@ def _rejected(text: pa.Array, columns: dict[str, pa.Array], reading: Reading) ->
         reject(np.array([not _is_utf8(v.as_py()) for v in raw]), "quarantine.encoding", "text is not UTF-8")
     if bad.any():
         text = pc.if_else(pa.array(bad), "", text.cast(pa.binary())).cast(pa.string())
-    size = np.asarray(pc.fill_null(pc.binary_length(text), 0))
+    if text.null_count:
+        text = pc.fill_null(text, "")
+    size = np.asarray(pc.binary_length(text))
     if not source.cut_text:
         reject(size > source.max_text_bytes, "too_large", f"text of more than {source.max_text_bytes} bytes")
     if source.extract != "none":
-        blank = pc.invert(pc.fill_null(pc.match_substring_regex(text, r"\S"), False))
+        blank = pc.invert(pc.match_substring_regex(text, r"\S"))
         reject(np.asarray(blank), "empty_text")
     return bad
 

@@ -298,7 +298,7 @@ def column_name(name: str, source: Source) -> str | None:
     """What an input column is called in the documents; None for those that become fields."""
     if name == source.text or name == source.id or name in MAPPED:
         return None
-    if name in BASE.names or name.startswith("_") or (name == "html" and source.keep_html):
+    if name in BASE.names or name.startswith("_"):
         return f"input_{name.lstrip('_')}" if name != EXTRA else None
     return name
 
@@ -427,6 +427,12 @@ def row_batches(rows: Iterator[dict[str, Any]], schema: pa.Schema, size: str = "
             held, weight = [], 0
     if held:
         yield pa.RecordBatch.from_pylist(held, schema)
+
+
+def page_schema(source: Source) -> pa.Schema:
+    """Schema of the rows that `page_rows` makes."""
+    kept = [pa.field("html", pa.binary())] if source.keep_html else []
+    return pa.schema([*(f for f in BASE if f.name not in ("text_bytes", "tokens", "corpus", "file")), *kept])
 
 
 def page_rows(reading: Reading, pages: Iterator[Any]) -> Iterator[dict[str, Any]]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.sources import BASE, InputFile, Reading, Source, page_rows, row_batches
+from curate.sources import InputFile, Reading, Source, page_rows, page_schema, row_batches
 from curate.sources.text import whole
 from curate.stage import Batches
 
 SUFFIXES = (".html", ".htm", ".xhtml")
-SCHEMA = pa.schema([f for f in BASE if f.name not in ("text_bytes", "tokens", "corpus", "file")])
 
 
 def parts(file: InputFile, source: Source, size: int) -> list[tuple[int, int, int]]:
@@ -28,8 +27,7 @@ def schema(file: InputFile, source: Source) -> pa.Schema:
 
 def read(reading: Reading, start: int, stop: int) -> Batches:
     """The page's text."""
-    kept = [pa.field("html", pa.binary())] if reading.source.keep_html else []
-    return row_batches(page_rows(reading, _page(reading)), pa.schema([*SCHEMA, *kept]))
+    return row_batches(page_rows(reading, _page(reading)), page_schema(reading.source))
 
 
 def _page(reading: Reading) -> Iterator[Any]:

@@ -28,10 +28,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+import pyarrow as pa
 import zstandard
 from fastwarc.stream_io import GzipReader
 
 from curate.errors import SourceError
+from curate.sources import InputFile, Reading, Source, page_rows, page_schema, row_batches
+from curate.stage import Batches
 
 _CHUNK = 1 << 20  # read from the stream at once
 _LOOKBACK = 4 << 20  # compressed bytes kept behind the read position, where a resynchronisation can start
@@ -55,9 +58,7 @@ _WARC_FIELD = re.compile(
     re.I | re.M,
 )
 _HTTP_STATUS = re.compile(rb"\s*HTTP/[0-9](?:\.[0-9])?[ \t]+([0-9]{3})\b", re.I)
-_HTTP_FIELD = re.compile(
-    rb"^(content-(?:type|encoding|language)|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.I | re.M
-)
+_HTTP_FIELD = re.compile(rb"^(content-(?:type|encoding|language)|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.I | re.M)
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.I)
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,1024})?\r?\n")
 
@@ -704,9 +705,7 @@ class _Archive:
             self.pos -= 1
             self._resynchronise()
             return Reject(record, None, text, "quarantine.header", f"length is {length[:40]!r}")
-        return _Head(
-            record, kind, None, text, _arc_date(date.decode()), "", content_type.decode("latin-1"), None, int(length)
-        )
+        return _Head(record, kind, None, text, _arc_date(date.decode()), "", content_type.decode("latin-1"), None, int(length))
 
     def _resynchronise_past_line(self) -> int:
         """As `_resynchronise`, but never stays at the line that was just found to be no record."""
@@ -977,3 +976,34 @@ def _sniff(body: bytes, media_type: str, untold: bool) -> str:
     # Nothing was declared and nothing looks like markup: text from a server that says nothing is text, but a
     # declared octet-stream is most often a download.
     return media_type if media_type else "text/plain"
+
+
+# --------------------------------------------------------------------------------------------- as a source of documents
+
+SUFFIXES = tuple(f".{kind}{packed}" for kind in ("warc", "arc", "warc.wet", "wet") for packed in ("", ".gz", ".zst"))
+
+
+def parts(file: InputFile, source: Source, size: int) -> list[tuple[int, int, int]]:
+    """One part a file: a stream is read from its beginning."""
+    return [(0, -1, file.size)]
+
+
+def schema(file: InputFile, source: Source) -> pa.Schema:
+    """An archive brings no columns."""
+    return pa.schema([])
+
+
+def read(reading: Reading, start: int, stop: int) -> Batches:
+    """The pages of an archive. Records of other types (request, metadata, …) are counted, not documents."""
+    return row_batches(page_rows(reading, _pages(reading)), page_schema(reading.source))
+
+
+def _pages(reading: Reading) -> Iterator[Page]:
+    with reading.open(hashed=True) as stream:
+        for found in read_archive(stream, max_body_bytes=reading.source.max_raw_bytes):
+            if isinstance(found, Page):
+                yield found
+            elif isinstance(found, Reject):
+                reading.reject(found.record, found.reason, found.detail, found.id, found.url)
+            else:
+                reading.count(f"other.{found.kind}")
