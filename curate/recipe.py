@@ -19,7 +19,7 @@ import yaml
 from curate.errors import RecipeError, did_you_mean
 from curate.plan import Item, Policy
 from curate.sources import Source
-from curate.stage import Stage, params
+from curate.stage import Stage, param_fields, params
 from curate.stages import find, name_of
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def _make(cls: type, given: Any, lines: _Lines, path: tuple[Any, ...], what: str
     """An instance of a parameter class out of plain values: unknown keys and wrong types are errors with a line."""
     if not isinstance(given, Mapping):
         raise RecipeError(f"{lines(*path)}{what}s are written as a mapping, not as {given!r}")
-    names = [f.name for f in dataclasses.fields(cls)]
+    names = {key: f.name for key, f in param_fields(cls).items()}
     hidden = ("kind", "corpus") if cls is Source else ()
     for key in given:
         if key not in names:
@@ -306,10 +306,11 @@ def _make(cls: type, given: Any, lines: _Lines, path: tuple[Any, ...], what: str
     import pydantic
 
     try:
-        return pydantic.TypeAdapter(cls).validate_python(dict(given))
+        return pydantic.TypeAdapter(cls).validate_python({names[key]: value for key, value in given.items()})
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        at = [str(p) for p in first["loc"]]
+        keys = {field_name: key for key, field_name in names.items()}
+        at = [str(keys.get(p, p)) for p in first["loc"]]
         cause = (first.get("ctx") or {}).get("error")
         said = str(cause or first["msg"]).removeprefix("Value error, ")
         if first["type"] == "missing":

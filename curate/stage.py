@@ -317,6 +317,15 @@ class Result:
         return f"Result(kept={self.kept.num_rows}, dropped={self.dropped.num_rows}{' {' + reasons + '}' if reasons else ''})"
 
 
+def param_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The parameters of a parameter class by the name that a recipe gives them.
+
+    That is the name of the field, unless `field(metadata={"key": ...})` says otherwise: a parameter cannot be a field called
+    `reads` or `writes`, since these are methods of every stage.
+    """
+    return {f.metadata.get("key", f.name): f for f in dataclasses.fields(cls)}
+
+
 def params(stage: Stage) -> dict[str, Any]:
-    """The parameters of a stage as plain values, in the order of their declaration."""
-    return {f.name: getattr(stage, f.name) for f in dataclasses.fields(stage)}
+    """The parameters of a stage as plain values, in the order of their declaration, by their names in a recipe."""
+    return {key: getattr(stage, f.name) for key, f in param_fields(type(stage)).items()}
