@@ -8,6 +8,7 @@ the size of the corpus.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +31,11 @@ def shard_groups(n_shards: int) -> int:
 
 def summarize(stage: GlobalStage, n_docs: int, task: Task, batches: Batches) -> None:
     """Collect what a stage says about the documents of one shard, by partition."""
+    n = stage.partitions(n_docs)
     found: dict[int, list[pa.Table]] = {}
-    for partition, part in stage.summarize(batches, task):
+    for partition, part in stage.summarize(batches, replace(task, partitions=n)):
         if part.num_rows:
             found.setdefault(partition, []).append(pa.table(part) if isinstance(part, pa.RecordBatch) else part)
-    n = stage.partitions(n_docs)
     outside = [p for p in found if not 0 <= p < n]
     if outside:
         raise StageError(f"{type(stage).__name__}.summarize gave partition {outside[0]}, but there are {n}")

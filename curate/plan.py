@@ -116,7 +116,7 @@ class Plan:
 
 def fingerprint_of(stage: Stage, upstream: str) -> str:
     """sha256 over class, version, parameters, contents of `files()`, and everything before."""
-    value = [upstream, identity(stage), type(stage).version, _plain(params(stage), stage), digests(stage)]
+    value = [upstream, identity(stage), type(stage).version, plain_params(params(stage), stage), digests(stage)]
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
@@ -135,12 +135,12 @@ def digests(stage: Stage) -> list[str]:
     return sorted(found)
 
 
-def _plain(value: Any, stage: Stage) -> Any:
+def plain_params(value: Any, stage: Stage) -> Any:
     """Parameters as JSON values; file paths as nothing, since their contents are digested."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, stage) for k, v in value.items()}
+        return {str(k): plain_params(v, stage) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v, stage) for v in value]
+        return [plain_params(v, stage) for v in value]
     if isinstance(value, str) and value in stage.files():
         return "<file>"
     if value is None or isinstance(value, bool | int | float | str):

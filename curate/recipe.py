@@ -412,12 +412,29 @@ def _dump_item(item: Item) -> dict[str, Any]:
     return entry
 
 
-def single(stage: Stage, **source: Any) -> Recipe:
-    """A recipe of one stage, as `curate apply` runs it."""
-    name = name_of(type(stage))
-    policy = Policy(max_drop=stage.max_drop, max_cluster=stage.max_cluster)
+def with_overrides(recipe: Recipe, overrides: Sequence[str], only: str = "") -> Recipe:
+    """The recipe with `--set` values applied. only: the one part of it that may be changed."""
+    for override in overrides:
+        if only and not override.startswith(f"{only}."):
+            raise RecipeError(f"--set {override.partition('=')[0]}: only {only}.<option> can be changed here")
+    return loads(recipe.dump(), "recipe", overrides)
+
+
+def for_stage(name: str, parameters: Sequence[str] = ()) -> Recipe:
+    """A recipe of one stage, as `curate apply` runs it; parameters: `key=value` texts.
+
+    A stage that reads pages gets them: the source then keeps `html` and leaves extraction to the stage.
+    """
+    cls = find(name)
+    given = {}
+    for parameter in parameters:
+        key, equals, text = parameter.partition("=")
+        if not equals:
+            raise RecipeError(f"--param {parameter}: write key=value")
+        given[key] = yaml_value(text)
+    lines = _Lines("--param", None)
+    stage = _make(cls, given, lines, (), f"stage {name!r}: parameter")
+    pages = {"keep_html": True, "extract": "none"} if "html" in stage.reads() else {}
+    policy = Policy(max_drop=cls.max_drop, max_cluster=cls.max_cluster)
     item = Item(stage=stage, id=name.rpartition(":")[2], policy=policy)
-    return Recipe(name=f"apply-{item.id}", source=Source(**source), stages=(item,))
-
-
-__all__ = ["Output", "Recipe", "loads", "locate", "shipped", "single", "yaml_value"]
+    return Recipe(name=f"apply-{item.id}", source=Source(**pages), stages=(item,))

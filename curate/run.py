@@ -23,13 +23,14 @@ import pyarrow as pa
 
 from curate import __version__, executors, export, ingest, ledger, tokens
 from curate.dataset import Dataset, Generation
-from curate.errors import BlastRadiusError, CurateError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
+from curate.errors import BlastRadiusError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
 from curate.memory import FEWEST
 from curate.phases import Context, GenerationWork, PassWork, Phase, StepWork, dataset, merge_tallies, view
-from curate.plan import Node, Pass, Plan, cut, resolve
+from curate.plan import Node, Pass, Plan, cut, plain_params, resolve
 from curate.recipe import Recipe
 from curate.sources import InputFile, document_schema, inventory, splits
-from curate.stage import Expand, GlobalStage
+from curate.stage import Expand, GlobalStage, params
+from curate.stages import name_of
 from curate.storage import canonical, read_json, remove_temporaries, write_bytes, write_json, write_table
 
 if TYPE_CHECKING:
@@ -317,8 +318,7 @@ class _Engine:
             groups = self._groups(part.expand, generation)
             tasks = len(groups)
         ids = [n.id for n in (*part.nodes, part.fit, part.expand) if n]
-        role = "fit" if part.fit else "pass"
-        phase = self._phase(part.label, f"{part.last.fingerprint[:6]}{role}", tasks, PassWork(part, state, groups), ids)
+        phase = self._phase(part.label, part.last.fingerprint, tasks, PassWork(part, state, groups), ids)
         for node in part.nodes:
             if node.key in lost:
                 shutil.rmtree(self.root / node.drops)
@@ -518,14 +518,10 @@ HEAVY = (ingest.IngestWork, PassWork)
 
 
 def _described(plan: Plan, entry: dict[str, Any]) -> dict[str, Any]:
-    from curate.plan import _plain
-    from curate.stage import params
-    from curate.stages import name_of
-
     node = next((n for n in plan.nodes if n.id == entry["id"]), None)
     if node is None:
         return {"id": entry["id"], "name": entry["id"], "params": {}}
-    return {"id": node.id, "name": name_of(type(node.stage)), "params": _plain(params(node.stage), node.stage)}
+    return {"id": node.id, "name": name_of(type(node.stage)), "params": plain_params(params(node.stage), node.stage)}
 
 
 def _portable(recipe: Recipe) -> dict[str, Any]:
@@ -691,13 +687,3 @@ def _documents(record: dict[str, Any]) -> int:
     stages = record.get("stages") or {}
     first: dict[str, Any] = next(iter(stages.values()), {})
     return first.get("rows_in", 0)
-
-
-def main_error(error: BaseException) -> str:
-    """One line for the command line."""
-    if isinstance(error, CurateError):
-        return str(error)
-    if isinstance(error, OSError):
-        place = f" {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{place}"
-    return f"{type(error).__name__}: {error}"

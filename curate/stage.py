@@ -78,6 +78,7 @@ class Task:
 
     rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters end up
     in the record of the task; they are for people and never decide anything. shards: names of all shards, in order.
+    partitions: of the fit whose `summarize` runs.
     """
 
     phase: str
@@ -87,6 +88,7 @@ class Task:
     memory_limit: int = 2 << 30
     folders: Sequence[tuple[Stage, str, Path]] = ()
     shards: Sequence[str] = ()
+    partitions: int = 1
     counters: dict[str, int] = field(default_factory=dict)
 
     def count(self, key: str, n: int = 1) -> None:

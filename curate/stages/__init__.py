@@ -6,14 +6,16 @@ A stage from elsewhere is named `module:Class`, or comes from an installed packa
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from typing import Any
 
 from curate.errors import RecipeError, did_you_mean
-from curate.stage import Annotator, Expand, Filter, GlobalStage, Stage
+from curate.stage import Annotator, Expand, Filter, GlobalStage, Stage, param_fields
 
 _BASES = (Stage, Annotator, Filter, Expand, GlobalStage)
 
@@ -67,3 +69,37 @@ def all_stages() -> Iterator[tuple[str, type[Stage]]]:
     """(name, class) of every stage that comes with Curate."""
     for name in sorted(m.name for m in pkgutil.iter_modules(__path__)):
         yield name, find(name)
+
+
+def describe(name: str | None = None) -> Any:
+    """What `curate stages` prints: a list of {name, kind, summary}, or all about one stage."""
+    if name is None:
+        return [
+            {"name": n, "kind": _kind(cls), "summary": inspect.cleandoc(cls.__doc__ or "").split("\n")[0]}
+            for n, cls in all_stages()
+        ]
+    cls = find(name)
+    made = cls(**cls.example)
+    parameters = []
+    for key, f in param_fields(cls).items():
+        if f.default is not dataclasses.MISSING:
+            default = repr(f.default)
+        elif f.default_factory is not dataclasses.MISSING:
+            default = repr(f.default_factory())
+        else:
+            default = "required"
+        parameters.append({"name": key, "type": str(f.type), "default": default})
+    return {
+        "name": name,
+        "kind": _kind(cls),
+        "doc": inspect.cleandoc(cls.__doc__ or ""),
+        "parameters": parameters,
+        "reads": list(made.reads()),
+        "writes": {f.name: str(f.type) for f in made.writes()},
+        "reasons": list(made.reasons()),
+        "example": dict(cls.example),
+    }
+
+
+def _kind(cls: type[Stage]) -> str:
+    return next((base.__name__ for base in _BASES[1:] if issubclass(cls, base)), "Stage")

@@ -1,0 +1,335 @@
+"""The command line: each command is a few lines around the Python function of the same name.
+
+Data goes to stdout, everything for the eye to stderr. Exit 0 fine, 1 a run failed, 2 the user's mistake. Nothing heavy is
+imported before it is needed, since `curate --help` should not make anyone wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from curate import __version__
+
+
+class _Group(click.Group):
+    """Turns errors into one line and an exit code; a traceback only with CURATE_DEBUG=1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from curate.errors import did_you_mean
+
+            raise click.UsageError(f"no command {args[0]!r}{did_you_mean(args[0], self.commands)}") from error
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if os.environ.get("CURATE_DEBUG"):
+            return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except (BrokenPipeError, click.exceptions.Exit):
+            sys.exit(0)
+        except Exception as error:
+            from curate.errors import CurateError
+
+            click.echo(f"error: {_one_line(error)}", err=True)
+            sys.exit(error.exit_code if isinstance(error, CurateError) else 1)
+
+
+def _one_line(error: Exception) -> str:
+    from curate.errors import CurateError
+
+    if isinstance(error, CurateError):
+        text = str(error)
+    elif isinstance(error, OSError):
+        text = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    else:
+        text = f"{type(error).__name__}: {error} (CURATE_DEBUG=1 shows where)"
+    return " ".join(text.split())
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="curate")
+def main() -> None:
+    """Raw crawl in, training-ready shards and a manifest out."""
+    if "" not in sys.path:  # `module:Class` stages of the folder one works in
+        sys.path.insert(0, "")
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+_input = click.option(
+    "-i", "--input", "inputs", multiple=True, metavar="PATH", help="File, folder, glob or URL; may be repeated."
+)
+_set = click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a value of the recipe.")
+_workers = click.option("-w", "--workers", type=click.IntRange(0), help="Worker processes (default: cores; 0: inline).")
+_executor = click.option("--executor", type=click.Choice(["local", "inline"]), default="local", show_default=True)
+_limit = click.option("--limit", type=click.IntRange(1), help="Only the first N documents in input order.")
+_memory = click.option("--memory-limit", metavar="SIZE", help="Memory for the buffers of a task, such as 4GB.")
+_accept = click.option("--accept", multiple=True, metavar="STAGE", help="Go on past the blast radius of this stage.")
+
+
+def _emit(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _bytes(text: str | None) -> int | None:
+    """Bytes out of `4GB`, `512MiB` or a number."""
+    if text is None:
+        return None
+    import re
+
+    from curate.errors import RecipeError
+
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", text, re.I)
+    if not match:
+        raise RecipeError(f"--memory-limit {text}: write a size such as 8GB or 512MiB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+
+
+@main.command()
+@click.argument("recipe")
+@_input
+@click.option("-o", "--out", required=True, metavar="RUN", help="The run folder.")
+@_set
+@_executor
+@_workers
+@_limit
+@_memory
+@_accept
+@_json
+def run(
+    recipe: str,
+    inputs: tuple[str, ...],
+    out: str,
+    overrides: tuple[str, ...],
+    executor: str,
+    workers: int | None,
+    limit: int | None,
+    memory_limit: str | None,
+    accept: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run RECIPE (a file, or the name of a shipped pipeline). Running the same command again resumes."""
+    from curate.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides).with_inputs(inputs)
+    _run(loaded, out, as_json, executor, workers, limit, memory_limit, accept)
+
+
+def _run(
+    recipe: Any,
+    out: str,
+    as_json: bool,
+    executor: str,
+    workers: int | None,
+    limit: int | None,
+    memory_limit: str | None,
+    accept: tuple[str, ...],
+) -> None:
+    from curate import show
+    from curate.run import run as run_recipe
+
+    with show.Progress() as progress:
+        finished = run_recipe(
+            recipe,
+            out,
+            executor=executor,
+            workers=workers,
+            limit=limit,
+            memory_limit=_bytes(memory_limit),
+            accept=accept,
+            observer=progress,
+        )
+    summary = {"run": str(finished.root), "manifest": str(finished.root / "output" / "manifest.json"), **finished.summary}
+    if as_json:
+        _emit(summary)
+    else:
+        show.funnel(summary)
+
+
+@main.command()
+@click.argument("recipe")
+@_input
+@_set
+@_limit
+@_json
+def plan(recipe: str, inputs: tuple[str, ...], overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Print the phases and columns of RECIPE over these inputs, without doing any work."""
+    from curate import show
+    from curate.recipe import Recipe
+    from curate.run import plan as plan_recipe
+
+    found = plan_recipe(Recipe.load(recipe, overrides).with_inputs(inputs), limit)
+    if as_json:
+        _emit(found)
+    else:
+        show.plan(found)
+
+
+@main.command()
+@click.argument("run")
+@_json
+def status(run: str, as_json: bool) -> None:
+    """Per phase of RUN: tasks done, documents per second, failures with their logs."""
+    from curate import show
+    from curate.run import Run
+
+    found = Run(run).status()
+    if as_json:
+        _emit(found)
+    else:
+        show.status(found)
+
+
+@main.command()
+@click.argument("run")
+@click.argument("doc")
+@_json
+def why(run: str, doc: str, as_json: bool) -> None:
+    """The life of one document of RUN, by id or URL: scores, rule, duplicate of what, where it went."""
+    from curate import show
+    from curate.run import Run
+
+    found = Run(run).why(doc)
+    if as_json:
+        _emit(found)
+    else:
+        show.lives(found)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--stage", help="Id of a stage (default: what the run kept; `ingest` with --dropped for rejected records).")
+@click.option("--dropped", is_flag=True, help="What was dropped rather than kept.")
+@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many documents.")
+@_json
+def inspect(run: str, stage: str | None, dropped: bool, count: int, as_json: bool) -> None:
+    """Documents of RUN to read, spread evenly."""
+    from curate import explain, show
+    from curate.run import Run
+
+    found = explain.inspect(Run(run), stage, dropped, count)
+    if as_json:
+        _emit(found)
+    else:
+        show.documents(found)
+
+
+@main.command()
+@click.argument("stage")
+@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@click.option("-o", "--out", required=True, metavar="OUT", help="The run folder.")
+@click.option("--param", "parameters", multiple=True, metavar="K=V", help="A parameter of the stage.")
+@_executor
+@_workers
+@_limit
+@_memory
+@_accept
+@_json
+def apply(
+    stage: str,
+    inputs: tuple[str, ...],
+    out: str,
+    parameters: tuple[str, ...],
+    executor: str,
+    workers: int | None,
+    limit: int | None,
+    memory_limit: str | None,
+    accept: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run one STAGE over IN; writes a normal run folder, and resumes."""
+    from curate.recipe import for_stage
+
+    _run(for_stage(stage, parameters).with_inputs(inputs), out, as_json, executor, workers, limit, memory_limit, accept)
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json
+def stages(name: str | None, as_json: bool) -> None:
+    """List the stages; with NAME its description, parameters and columns."""
+    from curate import show
+    from curate.stages import describe
+
+    found = describe(name)
+    if as_json:
+        _emit(found)
+    else:
+        show.stages(found, name is not None)
+
+
+@main.command()
+@click.argument("run")
+@_json
+def report(run: str, as_json: bool) -> None:
+    """Write RUN/report.html, one self-contained page, and print its path."""
+    from curate import report as pages
+    from curate.run import Run
+
+    path = pages.write(Run(run).root)
+    if as_json:
+        _emit({"report": str(path)})
+    else:
+        click.echo(str(path))
+
+
+@main.command()
+@click.argument("run")
+@_json
+def verify(run: str, as_json: bool) -> None:
+    """Check every byte of the output and the documents of RUN (or of an output folder alone)."""
+    from curate.manifest import verify as verify_path
+
+    found = verify_path(run)
+    if as_json:
+        _emit(found)
+    else:
+        click.echo(f"ok: {found['documents']:,} documents, digest {found['digest']}")
+
+
+@main.command()
+@click.argument("run")
+@_set
+@_workers
+@_json
+def export(run: str, overrides: tuple[str, ...], workers: int | None, as_json: bool) -> None:
+    """Export RUN again, after `--set output.…=…`; finished stages are reused."""
+    from curate.recipe import with_overrides
+    from curate.run import Run
+
+    opened = Run(run)
+    recipe = with_overrides(opened.recipe, overrides, only="output")
+    _run(recipe, run, as_json, "local", workers, opened.info["limit"], None, ())
+
+
+@main.command()
+@click.argument("out")
+@click.option("--pages", type=click.IntRange(10), default=3000, show_default=True)
+@click.option("--files", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@_json
+def sample(out: str, pages: int, files: int, seed: int, as_json: bool) -> None:
+    """Write a sample crawl to try things on: WARC files in OUT/crawl and what was planted in OUT/labels.jsonl."""
+    from pathlib import Path
+
+    from curate.sample import write_sample
+
+    counts = write_sample(Path(out), pages, files, seed)
+    if as_json:
+        _emit(counts)
+    else:
+        click.echo(f"{sum(counts.values()):,} records in {out}/crawl: " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""What the command line prints for people: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from curate.phases import Phase
+from curate.run import Observer
+
+
+class Progress(Observer):
+    """A bar per phase on a terminal, a line per finished phase elsewhere. Always on stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Any = None
+        self._row: Any = None
+        self._phase: Phase | None = None
+        self._done = self._before = 0
+        self._started = 0.0
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            from rich import progress
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
+                progress.TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._close()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def phase(self, phase: Phase, done: int) -> None:
+        self._close()
+        self._phase, self._done, self._before, self._started = phase, done, done, time.perf_counter()
+        if self._bar is not None:
+            self._row = self._bar.add_task(escape(phase.name), total=phase.tasks, completed=done)
+
+    def task(self, phase: Phase, rank: int) -> None:
+        self._done += 1
+        if self._bar is not None:
+            self._bar.advance(self._row)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"note: {text}", markup=False)
+
+    def _close(self) -> None:
+        if self._phase is None or self._bar is not None:
+            return
+        seconds = time.perf_counter() - self._started
+        reused = f", {self._before} reused" if self._before else ""
+        print(f"{self._phase.name}: {self._done}/{self._phase.tasks} tasks{reused}, {seconds:.1f} s", file=sys.stderr)
+        self._phase = None
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        name = column.lstrip(">")
+        table.add_column(name, justify="right" if column.startswith(">") else "left", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    """Stdout; as wide as it likes when it is not a terminal, so that a pipe cuts nothing."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def funnel(summary: dict[str, Any]) -> None:
+    """Documents and tokens after each stage, and what went and why."""
+    table = _table("stage", ">documents", ">tokens", ">dropped", "reasons")
+    first = summary["stages"][0]["rows_in"] or 1
+    for entry in summary["stages"]:
+        gone = sum(entry["drops"].values())
+        why = ", ".join(f"{reason} {n:,}" for reason, n in sorted(entry["drops"].items(), key=lambda kv: -kv[1]))
+        added = f" (+{entry['rows_added']:,} made)" if entry["rows_added"] else ""
+        share = f"{gone / max(1, entry['rows_in']):.1%}" if gone else ""
+        table.add_row(
+            escape(entry["id"]),
+            f"{entry['rows_out']:,}",
+            f"{entry['tokens']:,}",
+            f"{gone:,} {share}".strip(),
+            escape(why) + added,
+        )
+    console = _console()
+    console.print(table)
+    kept = summary["documents"]
+    console.print(f"\n{kept:,} of {first:,} records kept ({kept / first:.1%}), {summary['tokens']:,} tokens", markup=False)
+    console.print(f"manifest  {summary['manifest']}", markup=False, soft_wrap=True)
+    console.print(f"digest    {summary['digest']}", markup=False)
+    console.print(f"seconds   {summary['seconds']:.1f}", markup=False)
+
+
+def plan(found: dict[str, Any]) -> None:
+    """Inputs, phases and columns."""
+    console = _console()
+    size = sum(f["bytes"] for f in found["inputs"])
+    kinds = sorted({f["kind"] for f in found["inputs"]})
+    console.print(
+        f"{found['recipe']}: {len(found['inputs'])} input files ({', '.join(kinds)}), {size / 1e6:,.1f} MB\n", markup=False
+    )
+    table = _table(">#", "phase", ">tasks", "stages")
+    for i, phase in enumerate(found["phases"]):
+        table.add_row(str(i), escape(phase["name"]), str(phase["tasks"]), escape(", ".join(phase["stages"])))
+    console.print(table)
+    console.print()
+    table = _table("column", "type", "written by")
+    for column in found["columns"]:
+        table.add_row(escape(column["name"]), escape(column["type"]), escape(column["written_by"]))
+    console.print(table)
+
+
+def status(found: list[dict[str, Any]]) -> None:
+    """One line a phase."""
+    table = _table("phase", ">done", ">documents", ">docs/s", ">task seconds", "failures")
+    for entry in found:
+        table.add_row(
+            escape(entry["phase"]),
+            f"{entry['done']}/{entry['tasks']}",
+            f"{entry['documents']:,}" if entry["documents"] else "",
+            f"{entry['docs_per_second']:,.0f}" if entry["docs_per_second"] else "",
+            f"{entry['seconds']:.1f}",
+            escape("\n".join(entry["failures"])),
+        )
+    _console().print(table)
+
+
+def lives(found: list[dict[str, Any]]) -> None:
+    """The life of each document as a short story."""
+    console = _console()
+    for i, life in enumerate(found):
+        if i:
+            console.print()
+        console.print(f"[bold]{escape(str(life['id']))}[/bold]  {escape(str(life.get('url') or ''))}")
+        console.print(f"  from {life['corpus']}: {life['file']} at {life['record']}", markup=False)
+        if "tokens" in life:
+            console.print(f"  ingest: {life['text_bytes']:,} bytes, {life['tokens']:,} tokens", markup=False)
+        for event in life["stages"]:
+            columns = ", ".join(f"{k} {_short(v)}" for k, v in event.get("columns", {}).items())
+            line = f"  {event['stage']}: {columns or 'passed'}"
+            if "reason" in event:
+                evidence = [f"{k} {_short(event[k])}" for k in ("value", "duplicate_of", "similarity") if k in event]
+                line += f" -> dropped: {event['reason']}" + (f" ({', '.join(evidence)})" if evidence else "")
+            console.print(line, markup=False)
+        fate = life["fate"]
+        if fate["kind"] == "rejected":
+            console.print(f"  ingest -> rejected: {fate['reason']} ({fate['detail']})", markup=False)
+        elif fate["kind"] == "kept":
+            place = f"{fate['output']} row {fate['row']}" if fate.get("output") else "not exported yet"
+            console.print(f"  kept: {place}", markup=False)
+        elif fate["kind"] == "expanded":
+            console.print(f"  {fate['stage']} made {fate['children']} documents of it", markup=False)
+        elif fate["kind"] == "unfinished":
+            console.print(f"  has not come to {fate['stage']} yet", markup=False)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def documents(found: list[dict[str, Any]]) -> None:
+    """Documents to read."""
+    console = _console()
+    for row in found:
+        text = row.pop("text", "")
+        head = " ".join(f"{k}={_short(v)}" for k, v in row.items() if k not in ("id",))
+        console.rule(escape(str(row.get("id", ""))), align="left")
+        console.print(head, markup=False, style="dim")
+        console.print(text, markup=False)
+
+
+def stages(found: Any, single: bool) -> None:
+    """The list of stages, or one of them."""
+    console = _console()
+    if not single:
+        table = _table("stage", "kind", "what it does")
+        for entry in found:
+            table.add_row(entry["name"], entry["kind"], escape(entry["summary"]))
+        console.print(table)
+        return
+    console.print(f"[bold]{found['name']}[/bold]  ({found['kind']})\n")
+    console.print(found["doc"], markup=False)
+    table = _table("parameter", "type", "default")
+    for parameter in found["parameters"]:
+        table.add_row(parameter["name"], escape(parameter["type"]), escape(parameter["default"]))
+    if found["parameters"]:
+        console.print()
+        console.print(table)
+    console.print(f"\nreads   {', '.join(found['reads']) or '-'}", markup=False)
+    console.print(f"writes  {', '.join(f'{k}: {v}' for k, v in found['writes'].items()) or '-'}", markup=False)
+    console.print(f"reasons {', '.join(found['reasons']) or '-'}", markup=False)
