@@ -1,0 +1,125 @@
+"""From an HTML page to its main text. One extractor per file of this folder; its name is the file's name.
+
+A module `curate/extract/<name>.py` has a function `extract(html: bytes, url, charset) -> Extracted` and imports the package
+that it wraps at its top, so that `load` can say which one is missing before any page is read. Nothing here looks at a
+clock: what decides about a page is counted (nesting, nodes, bytes), so that every run keeps the same pages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+
+from curate.errors import MissingExtra, RecipeError, did_you_mean
+
+Extractor = Callable[[bytes, str | None, str | None], "Extracted"]
+
+MAX_DEPTH = 4_096  # elements inside each other; real pages stay below a few hundred, resiliparse is quadratic in it
+MAX_TAGS = 500_000  # a tree takes some 300 bytes a node
+
+_EXTRA = {"trafilatura": ("trafilatura", "extract")}  # extractor -> package, extra of ours that installs it
+_NOT_EXTRACTORS = {"__init__", "charset"}
+# Elements that have no end tag, or whose end tag may be left out because the next one of their kind ends them.
+_FLAT = frozenset(
+    b"area base br col embed hr img input link meta param source track wbr p li dd dt option optgroup tr td th thead tbody"
+    b" tfoot html head body".split()
+)
+_TAG = re.compile(rb"<(/?)([A-Za-z][A-Za-z0-9:-]*)|<!--.*?-->|<(?=[!?])", re.S)
+_TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.I | re.S)
+_HTML_LANG = re.compile(r"<html\b[^>]*?\s(?:xml:)?lang\s*=\s*[\"']?([^\s\"'>]*)", re.I)
+_HEAD_WITHIN = 256 << 10
+_LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,30})?\s*$")
+
+
+@dataclass(slots=True)
+class Extracted:
+    """What an extractor found: the main text, the page's title, and the primary tag of `<html lang>` (`en-US` is `en`)."""
+
+    text: str
+    title: str | None
+    language: str | None
+
+
+class Unextractable(Exception):
+    """A page that cannot be extracted. `reason`: too_deep, too_many_nodes, decode or extract.<exception>; `detail`: one line."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.reason, self.detail)
+
+
+def names() -> list[str]:
+    """The extractors that there are."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_EXTRACTORS)
+
+
+def load(name: str) -> Extractor:
+    """The extractor of that name: (html as bytes, url, charset of the HTTP header) -> Extracted; raises Unextractable.
+
+    Raises RecipeError for an unknown name and MissingExtra where its package is not installed.
+    """
+    if name not in names():
+        raise RecipeError(f"unknown extractor {name!r}{did_you_mean(name, names())}")
+    try:
+        return importlib.import_module(f"curate.extract.{name}").extract
+    except ImportError as error:
+        if name not in _EXTRA:
+            raise
+        raise MissingExtra(*_EXTRA[name], needed_by=f"extractor {name!r}") from error
+
+
+def check_size(html: bytes) -> None:
+    """Raise Unextractable for a page whose tree would be too deep or too large.
+
+    A bound on the depth costs a fraction of parsing: start tags minus end tags, summed up from the start. Only where that
+    is too large, since many tags need no end, the tags are looked at one by one.
+    """
+    data = np.frombuffer(html, np.uint8)
+    opens = np.flatnonzero(data[:-1] == 0x3C)
+    if len(opens) > MAX_TAGS:
+        raise Unextractable("too_many_nodes", f"{len(opens)} tags, more than {MAX_TAGS}")
+    if len(opens) <= MAX_DEPTH:
+        return
+    step = np.where(data[opens + 1] == 0x2F, np.int32(-1), np.int32(1))
+    depth = np.cumsum(step)
+    # The lowest point so far is the ground: an end tag too many closes nothing.
+    if (depth - np.minimum.accumulate(np.minimum(depth, 0))).max() > MAX_DEPTH and (found := _depth(html)) > MAX_DEPTH:
+        raise Unextractable("too_deep", f"elements nested {found} deep, more than {MAX_DEPTH}")
+
+
+def _depth(html: bytes) -> int:
+    """The largest number of open elements, elements that need no end tag left out."""
+    depth = deepest = 0
+    for tag in _TAG.finditer(html):
+        name = tag.group(2)
+        if not name or name.lower() in _FLAT:
+            continue
+        if not tag.group(1):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif depth:
+            depth -= 1
+    return deepest
+
+
+def head_facts(page: str) -> tuple[str | None, str | None]:
+    """Title and language of a decoded page, for extractors that do not give away their tree."""
+    title = _TITLE.search(page, 0, _HEAD_WITHIN)
+    root = _HTML_LANG.search(page, 0, _HEAD_WITHIN)
+    text = " ".join(unescape(title.group(1)).split()) if title else None
+    return text or None, primary_language(root.group(1)) if root else None
+
+
+def primary_language(tag: str | None) -> str | None:
+    """`en-US` to `en`; None for what is no language tag (`lang=`, `{{ lang }}`, empty)."""
+    found = _LANGUAGE.match(tag) if tag else None
+    return found.group(1).lower() if found else None

@@ -1,0 +1,33 @@
+"""Main text by resiliparse: one parse and one pass in native code, the fast default.
+
+Options: of those that cost no time, `alt_texts=False, list_bullets=False` gave the best word-level F1 against the gold text
+of the shared crawl (0.804; with both 0.797; DCLM's choice, which also leaves out comments and post meta, 0.790). Both
+are noise in a language-model corpus too: file names as image descriptions, and a bullet before each line.
+
+Method: Bevendorff et al., Elastic ChatNoir (2018) and Resiliparse; the heuristic is the one of DCLM-Baseline (Li et al.,
+2024), whose options differ as said.
+"""
+
+from __future__ import annotations
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+
+from curate.extract import Extracted, Unextractable, check_size, primary_language
+from curate.extract.charset import decode
+
+
+def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
+    """Main text, title and language of a page. Raises Unextractable."""
+    check_size(html)
+    page = decode(html, charset)
+    try:
+        tree = HTMLTree.parse(page)
+        root = tree.document.document_element
+        text = extract_plain_text(tree, main_content=True, alt_texts=False, list_bullets=False)
+        language = root.getattr("lang") or root.getattr("xml:lang") if root is not None else None
+        return Extracted(text, " ".join((tree.title or "").split()) or None, primary_language(language))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Unextractable(f"extract.{type(error).__name__}", str(error)[:200]) from error
