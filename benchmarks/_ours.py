@@ -3,6 +3,7 @@
     count IN                      independent count of what a folder of archives holds (warcio)
     parquet DATA OUT MB           the input of the empty pipeline, the same bytes every time
     ledger RUN                    what a finished `curate run` kept and dropped, by reason
+    names                         the extractors that there are
     pages IN OUT --extractor E    what our reader and an extractor make of each page, as JSON lines
     score PAGES EXTRACTED         word-level precision, recall and F1 against the reference texts
 
@@ -12,6 +13,7 @@ Each prints one JSON object to stdout.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import re
@@ -105,7 +107,8 @@ def extract_pages(folder: Path, out: Path, extractor: str, max_body_bytes: int =
     from curate.sources.warc import Page, Reject, read_archive
 
     run = extract.load(extractor)
-    run(b"<html><body><p>warm</p></body></html>", None, None)
+    with contextlib.suppress(extract.Unextractable):
+        run(b"<html><title>warm</title><p>lazy imports happen here", None, None)
     pages = 0
     errors: Counter[str] = Counter()
     with out.open("w") as lines:
@@ -120,9 +123,9 @@ def extract_pages(folder: Path, out: Path, extractor: str, max_body_bytes: int =
                     before = time.process_time()
                     try:
                         text = run(item.body, item.url, item.charset).text
-                    except Exception as error:  # counted by type; the page scores nothing
+                    except extract.Unextractable as error:  # ingest quarantines it; here it scores nothing
                         text = ""
-                        errors[f"{extractor}: {type(error).__name__}"] += 1
+                        errors[error.reason] += 1
                     seconds = time.process_time() - before
                     lines.write(json.dumps({"record_id": item.id, "text": text or "", "seconds": seconds}) + "\n")
     return {"pages": pages, "errors": dict(errors)}
@@ -204,13 +207,17 @@ def means(marks: Iterable[tuple[float, float, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("count", "parquet", "ledger", "pages", "score"))
-    parser.add_argument("paths", nargs="+")
+    parser.add_argument("command", choices=("names", "count", "parquet", "ledger", "pages", "score"))
+    parser.add_argument("paths", nargs="*")
     parser.add_argument("--extractor", default="resiliparse")
     parser.add_argument("--archives", nargs="*", default=())
     args = parser.parse_args()
     paths = [Path(p) for p in args.paths]
-    if args.command == "count":
+    if args.command == "names":
+        from curate import extract
+
+        answer: Any = extract.names()
+    elif args.command == "count":
         answer = count_records(paths[0])
     elif args.command == "parquet":
         answer = build_parquet(paths[0], paths[1], float(args.paths[2]))

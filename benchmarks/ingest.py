@@ -81,8 +81,8 @@ class Side:
                 "processes": max(m.processes for m in self.runs)}  # fmt: skip
 
 
-def helper(python: Path | str, script: str, *arguments: str | Path) -> dict[str, Any]:
-    """Run one of the helper scripts, untimed, and return the JSON object that it prints."""
+def helper(python: Path | str, script: str, *arguments: str | Path) -> Any:
+    """Run one of the helper scripts, untimed, and return what it prints as JSON."""
     command = [str(python), str(HERE / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -196,7 +196,7 @@ def part_f1(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     source = work / "pages"
     copy(paths, source)
     extractors = {}
-    for name in ["datatrove", *args.extractors]:
+    for name in ["datatrove", *(args.extractors or helper(sys.executable, "_ours.py", "names"))]:
         say(f"  extracting with {name}")
         lines = work / f"{name}.jsonl"
         if name == "datatrove":
@@ -350,7 +350,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--real", action="store_true", help="add crawl/real/*arc.gz")
     parser.add_argument("--growth", type=int, default=4, help="one more run on the archives this many times over; 0 for none")
     parser.add_argument("--parquet-mb", type=float, default=250)
-    parser.add_argument("--extractors", nargs="+", default=["resiliparse", "trafilatura"])
+    parser.add_argument("--extractors", nargs="+", help="for `f1`; default all that there are")
     parser.add_argument("--peer-python", type=Path, default=Path(peer), help="runs datatrove (or CURATE_PEER_PYTHON)")
     parser.add_argument("--work", type=Path, help="scratch folder, default a temporary one")
     parser.add_argument("--json", action="store_true", help="one JSON object with every repeat on stdout")
