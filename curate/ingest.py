@@ -96,6 +96,9 @@ class IngestWork:
         return {"shards": out.shards, "inputs": inputs, "rejected": len(rejects), "counters": counters}
 
     def _read(self, reading: Reading, part: Part) -> Batches:
+        if reading.file.no_text:
+            reading.reject(-1, "quarantine.no_text", reading.file.no_text)
+            return
         try:
             yield from module(reading.file.kind).read(reading, part.start, part.stop)
         except (OSError, EOFError, SourceError, pa.ArrowInvalid) as error:

@@ -64,8 +64,7 @@ class Inputs:
     @staticmethod
     def of(recipe: Recipe, limit: int | None) -> Inputs:
         """Look at the inputs of a recipe. Raises SourceError."""
-        files = inventory(recipe.source)
-        schema = document_schema(files, recipe.source)
+        schema, files = document_schema(inventory(recipe.source), recipe.source)
         source = recipe.resolved()["source"]
         kind, options = next(iter(source.items()))
         decides = {k: v for k, v in options.items() if k != "paths"}
@@ -287,6 +286,9 @@ class _Engine:
             limit=self.limit,
         )
         self._ingest_work = work
+        for file in self.inputs.files:
+            if file.no_text:
+                self.observer.note(f"passed over, since it goes with the other inputs of its folder: {file.no_text}")
         read = self._do(self._phase("ingest", fingerprint, work.tasks, work))
         done = ingest.DocumentsWork(read, self.inputs.schema, self.inputs.files)
         self._do(self._phase("documents", fingerprint, 1, done))

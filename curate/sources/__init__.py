@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -86,7 +86,10 @@ class Source:
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input. name: relative to its root; stamp: etag or modification time, which tell a changed file."""
+    """One input. name: relative to its root; stamp: etag or modification time, which tell a changed file.
+
+    found: it was found in a folder, rather than named. no_text: why it is passed over (see `document_schema`).
+    """
 
     corpus: str
     name: str
@@ -94,6 +97,12 @@ class InputFile:
     kind: str
     size: int
     stamp: str
+    found: bool = False
+    no_text: str = ""
+
+
+class NoText(SourceError):
+    """An input has no column with texts."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +201,7 @@ def _root(source: Source, path: str) -> list[InputFile]:
             continue
         size, stamp = _stat(fs, name)
         shown = name[len(root) :].lstrip("/") if root else name
-        files.append(InputFile(corpus, shown, fs.unstrip_protocol(name) if remote else name, kind, size, stamp))
+        files.append(InputFile(corpus, shown, fs.unstrip_protocol(name) if remote else name, kind, size, stamp, not explicit))
     if not files and others:
         raise SourceError(
             f"input {path} is {' and '.join(sorted(others))}, but the recipe's source is {source.kind}; use `source: auto`"
@@ -238,7 +247,7 @@ def splits(files: Sequence[InputFile], source: Source) -> list[tuple[Part, ...]]
     held: list[Part] = []
     size = 0
     for number, file in enumerate(files):
-        for start, stop, n in _parts(file, source, target):
+        for start, stop, n in [(0, 0, 0)] if file.no_text else _parts(file, source, target):
             if held and size + n > target:
                 found.append(tuple(held))
                 held, size = [], 0
@@ -256,42 +265,57 @@ def _parts(file: InputFile, source: Source, target: int) -> list[tuple[int, int,
         raise _unreadable(file, error) from error
 
 
-def document_schema(files: Sequence[InputFile], source: Source) -> pa.Schema:
-    """Schema of the documents: the fields, then every other input column with its type.
+def document_schema(files: Sequence[InputFile], source: Source) -> tuple[pa.Schema, list[InputFile]]:
+    """Schema of the documents (the fields, then every other input column with its type), and the files, some marked.
 
     Types of one column in several files are unified (null to anything, int to wider int, int to double); raises SourceError
-    naming both files where they clash.
+    naming both files where they clash. A file without texts is an error, unless it was found in a folder that has inputs of
+    another kind and none of its own kind with texts: then it goes with a crawl (labels, say), and is passed over with a note
+    and an entry in the ledger.
     """
     extra: dict[str, tuple[pa.DataType, str]] = {}
-    for file in files:
+    marked = list(files)
+    without: list[tuple[int, NoText]] = []
+    for number, file in enumerate(files):
         try:
             schema = module(file.kind).schema(file, source)
+        except NoText as error:
+            without.append((number, error))
+            continue
         except (OSError, pa.ArrowInvalid) as error:
             if source.on_error == "quarantine":
                 continue
             raise _unreadable(file, error) from error
         for f in schema:
-            name = column_name(f.name, source)
-            if name is None:
-                continue
-            plain = _plain(f.type)
-            if name not in extra:
-                extra[name] = plain, file.path
-                continue
-            known, where = extra[name]
-            unified = unify(known, plain)
-            if unified is None:
-                raise SourceError(f"column {f.name!r} is {known} in {where} but {plain} in {file.path}")
-            extra[name] = unified, where
+            _add_column(extra, f, file.path, source)
+    for number, error in without:
+        file = files[number]
+        bare = {n for n, _ in without}
+        beside = [f for n, f in enumerate(files) if f.corpus == file.corpus and n not in bare]
+        if not file.found or not beside or file.kind in {f.kind for f in beside}:
+            raise error
+        marked[number] = replace(file, no_text=str(error))
     fields = list(BASE)
     if source.keep_html:
         fields.append(pa.field("html", pa.binary()))
-    if any(f.kind == "jsonl" for f in files):
+    if any(f.kind == "jsonl" and not f.no_text for f in marked):
         fields.append(pa.field(EXTRA, pa.string()))
     for name, (kind, _) in extra.items():
         if name not in (f.name for f in fields):
             fields.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
-    return pa.schema(fields)
+    return pa.schema(fields), marked
+
+
+def _add_column(extra: dict[str, tuple[pa.DataType, str]], column: pa.Field, path: str, source: Source) -> None:
+    name = column_name(column.name, source)
+    if name is None:
+        return
+    plain = _plain(column.type)
+    known, where = extra.get(name, (plain, path))
+    unified = unify(known, plain)
+    if unified is None:
+        raise SourceError(f"column {column.name!r} is {known} in {where} but {plain} in {path}")
+    extra[name] = unified, where
 
 
 def column_name(name: str, source: Source) -> str | None:

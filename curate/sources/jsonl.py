@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow as pa
 
-from curate.errors import RecipeError, SourceError, did_you_mean
-from curate.sources import BASE, EXTRA, MAPPED, InputFile, Reading, Source, column_name, row_batches, unify
+from curate.errors import RecipeError, did_you_mean
+from curate.sources import BASE, EXTRA, MAPPED, InputFile, NoText, Reading, Source, column_name, row_batches, unify
 from curate.stage import Batches
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json", ".json.gz", ".json.zst")
@@ -100,7 +100,7 @@ def schema(file: InputFile, source: Source) -> pa.Schema:
                 break
     if lines and source.text not in found:
         hint = did_you_mean(source.text, found)
-        raise SourceError(f"{file.path}: no line has a {source.text!r}{hint} (set source.text to the key that holds the text)")
+        raise NoText(f"{file.path}: no line has a {source.text!r}{hint} (set source.text to the key that holds the text)")
     declared = {name: _declared(name, kind) for name, kind in source.columns.items()}
     kinds = {**{k: t for k, t in found.items() if t is not None and not pa.types.is_null(t)}, **declared}
     return pa.schema(list(kinds.items()))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import SourceError, did_you_mean
-from curate.sources import BASE, InputFile, Reading, Source
+from curate.sources import BASE, InputFile, NoText, Reading, Source
 from curate.stage import Batches
 
 SUFFIXES = (".parquet", ".pq")
@@ -53,7 +53,7 @@ def check_text(found: pa.Schema, file: InputFile, source: Source) -> None:
     if source.extract == "none" and "html" in found.names:
         return
     if source.text not in found.names:
-        raise SourceError(
+        raise NoText(
             f"{file.path} has no column {source.text!r}{did_you_mean(source.text, found.names)}"
             f" (set source.text to the column that holds the text)"
         )
