@@ -18,7 +18,7 @@ def hash128(values: pa.Array) -> np.ndarray:
     Hashes the buffer in place, without decoding: about 7 GB/s for documents of 4 kB.
     """
     offsets, data = _buffers(values)
-    view, digest = memoryview(data), xxhash.xxh3_128_digest
+    view, digest = memoryview(data.data), xxhash.xxh3_128_digest
     raw = b"".join([digest(view[a:b]) for a, b in itertools.pairwise(offsets.tolist())])
     return np.frombuffer(raw, ">u8").reshape(-1, 2).astype(np.uint64)
 
@@ -81,7 +81,8 @@ def _normalise_runs(text: bytes) -> bytes:
     high = np.zeros(len(text) + 2, np.int8)
     high[1:-1] = np.frombuffer(text, np.uint8) >> 7
     edges = np.flatnonzero(np.diff(high)).tolist()  # starts and ends of the runs of bytes from 0x80, in turn
-    parts, done = [], 0
+    parts: list[bytes] = []
+    done = 0
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         start = max(start - 1, done)
         parts += (text[done:start], _remembered(text[start:end]))
