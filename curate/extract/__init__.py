@@ -47,7 +47,7 @@ class Extracted:
 
 
 class Unextractable(Exception):
-    """A page that cannot be extracted. `reason`: too_deep, too_many_nodes, decode or extract.<exception>; `detail`: one line."""
+    """A page that cannot be extracted. reason: too_deep, too_many_nodes, decode or extract.<exception>; detail: one line."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import codecs
 import re
+import struct
 
+import pyarrow as pa
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
 _BOMS = (
@@ -66,6 +68,34 @@ def decode(body: bytes, charset: str | None) -> str:
         charset: the label of the HTTP header, or None.
     """
     return _decode(body, charset).replace("\x00", "")
+
+
+def to_utf8(body: bytes, charset: str | None) -> bytes:
+    """`decode(body, charset)` as UTF-8, without the detour over a string where the bytes are plain UTF-8 already.
+
+    For parsers that take bytes; about a tenth of the time of extracting a page.
+    """
+    # The same conditions as in _decode: no mark, no 7-bit encoding, no NULs, no label that a few characters could prove right.
+    if (
+        body[:1].isascii()
+        and b"\x00" not in body
+        and b"\x1b" not in body
+        and b"~{" not in body
+        and _codecs(charset) in (None, _LATIN)
+        and _is_utf8(body)
+    ):
+        return body
+    return decode(body, charset).encode()
+
+
+def _is_utf8(body: bytes) -> bool:
+    """Whether the bytes are valid UTF-8; Arrow's check is some times faster than decoding."""
+    offsets = pa.py_buffer(struct.pack("=qq", 0, len(body)))
+    try:
+        pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(body)).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _decode(body: bytes, charset: str | None) -> str:

@@ -14,15 +14,15 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from curate.extract import Extracted, Unextractable, check_size, primary_language
-from curate.extract.charset import decode
+from curate.extract.charset import to_utf8
 
 
 def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
     """Main text, title and language of a page. Raises Unextractable."""
     check_size(html)
-    page = decode(html, charset)
+    page = to_utf8(html, charset)
     try:
-        tree = HTMLTree.parse(page)
+        tree = HTMLTree.parse_from_bytes(page, "utf-8")
         root = tree.document.document_element
         text = extract_plain_text(tree, main_content=True, alt_texts=False, list_bullets=False)
         language = root.getattr("lang") or root.getattr("xml:lang") if root is not None else None
