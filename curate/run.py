@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from curate import __version__, executors, export, ingest, ledger, tokens
+from curate import __version__, executors, export, extract, ingest, ledger, tokens
 from curate.dataset import Dataset, Generation
 from curate.errors import BlastRadiusError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
 from curate.memory import FEWEST
@@ -65,6 +65,8 @@ class Inputs:
     def of(recipe: Recipe, limit: int | None) -> Inputs:
         """Look at the inputs of a recipe. Raises SourceError."""
         schema, files = document_schema(inventory(recipe.source), recipe.source)
+        if recipe.source.extract != "none" and any(f.kind in ("warc", "html") for f in files):
+            extract.load(recipe.source.extract)  # a wrong name or a missing package is known now
         source = recipe.resolved()["source"]
         kind, options = next(iter(source.items()))
         decides = {k: v for k, v in options.items() if k != "paths"}

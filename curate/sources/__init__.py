@@ -199,7 +199,7 @@ def _root(source: Source, path: str) -> list[InputFile]:
                 known = ", ".join(s for k in KINDS for s in module(k).SUFFIXES)
                 raise SourceError(f"input {name}: its name does not say what it is ({known}); set `source: <kind>`")
             continue
-        size, stamp = _stat(fs, name)
+        size, stamp = _stat(fs, name, source)
         shown = name[len(root) :].lstrip("/") if root else name
         files.append(InputFile(corpus, shown, fs.unstrip_protocol(name) if remote else name, kind, size, stamp, not explicit))
     if not files and others:
@@ -224,11 +224,15 @@ def _corpus_name(path: str) -> str:
     return base or "input"
 
 
-def _stat(fs: Any, name: str) -> tuple[int, str]:
+def _stat(fs: Any, name: str, source: Source) -> tuple[int, str]:
     try:
         info = fs.info(name)
     except (OSError, PermissionError) as error:
-        raise SourceError(f"input {name} cannot be read: {error}") from error
+        if source.on_error == "quarantine":
+            return 0, "unreadable"
+        raise SourceError(
+            f"input {name} cannot be read: {error.strerror or error}; `source.on_error: quarantine` skips it"
+        ) from error
     stamp = info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
     return int(info["size"] or 0), str(stamp)
 
