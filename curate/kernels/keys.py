@@ -104,3 +104,12 @@ def _remembered(run: bytes) -> bytes:
 def _normalise_run(run: bytes) -> bytes:
     text = unicodedata.normalize("NFKC", run.decode("utf-8")).casefold()
     return "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] in "LMN").encode()
+
+
+def order_hash(seed: int, file: pa.Array, record: pa.Array) -> np.ndarray:
+    """uint64 per document for ties and sampling: xxh3_64 of the record (8 bytes, little-endian), seeded by that of the file."""
+    files = pc.fill_null(file, "").dictionary_encode()
+    seeds = [xxhash.xxh3_64_intdigest(name.encode(), seed) for name in files.dictionary.to_pylist()]
+    view, digest = memoryview(record.to_numpy(zero_copy_only=False).astype("<i8").tobytes()), xxhash.xxh3_64_intdigest
+    which = files.indices.to_pylist()
+    return np.array([digest(view[8 * i : 8 * i + 8], seeds[k]) for i, k in enumerate(which)], np.uint64)
