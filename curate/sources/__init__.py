@@ -319,7 +319,7 @@ def _add_column(extra: dict[str, tuple[pa.DataType, str]], column: pa.Field, pat
     unified = unify(known, plain)
     if unified is None:
         raise SourceError(f"column {column.name!r} is {known} in {where} but {plain} in {path}")
-    extra[name] = unified, where
+    extra[name] = unified, where if unified == known else path
 
 
 def column_name(name: str, source: Source) -> str | None:
