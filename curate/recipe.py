@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POLICY = ("max_drop", "max_cluster", "max_errors", "on_error")
 COMMON = ("id", *POLICY, "stale", "transient")
-TOP = ("name", "description", "corpus", "source", "tokenizer", "stages", "output option")
+TOP = ("name", "description", "corpus", "source", "tokenizer", "stages", "output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,7 @@ def _build(raw: dict[str, Any], lines: _Lines) -> Recipe:
         source=_source(raw.get("source", "auto"), raw.get("corpus"), lines),
         tokenizer=tokenizer,
         stages=tuple(_items(stages, lines)),
-        output=_make(Output, raw.get("output option") or {}, lines, ("output",), "output option"),
+        output=_make(Output, raw.get("output") or {}, lines, ("output",), "output option"),
     )
 
 
@@ -331,7 +331,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if head in ("name", "tokenizer", "corpus") and not rest:
         raw[head] = value
     elif head == "output" and len(rest) == 1:
-        raw["output"] = {**(raw.get("output option") or {}), rest[0]: value}
+        raw["output"] = {**(raw.get("output") or {}), rest[0]: value}
     elif head == "source" and rest:
         _override_source(raw, rest, value)
     elif head == "stages" and len(rest) >= 2:
