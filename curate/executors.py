@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from curate.errors import StageError
+from curate.guard import ENABLED, strike
 from curate.phases import Phase
 
 ONE_THREAD = {
@@ -71,6 +72,12 @@ class Local:
             for pipe in wait(list(busy)):
                 worker, rank = busy.pop(pipe)  # type: ignore[arg-type]
                 outcome = worker.receive(phase, rank)
+                if isinstance(outcome, _Again):
+                    waiting.append(rank)
+                    self._pool.remove(worker)
+                    self._pool.append(_Worker())
+                    free.append(self._pool[-1])
+                    continue
                 if outcome is None:
                     progress(phase, rank)
                 else:
@@ -88,6 +95,10 @@ class Local:
         self._pool = []
 
 
+class _Again(Exception):
+    """The worker died on a page that its guard had written down: the task is to run again, knowing that."""
+
+
 class _Worker:
     """One interpreter. `pipe` carries phases and outcomes; the worker ends when the other side is closed."""
 
@@ -95,7 +106,7 @@ class _Worker:
         self.pipe, theirs = Pipe()
         command = f"from curate.executors import work; work({theirs.fileno()})"
         path = os.pathsep.join(p for p in sys.path if p)
-        env = {**os.environ, **ONE_THREAD, "PYTHONPATH": path}
+        env = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, ENABLED: "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", command], pass_fds=[theirs.fileno()], env=env, stdin=subprocess.DEVNULL
         )
@@ -115,6 +126,8 @@ class _Worker:
         except (EOFError, OSError):
             self.alive = False
             code = self._process.wait()
+            if strike(phase.folder / "guard", rank, code):
+                return _Again()
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             hint = " (out of memory? give fewer workers)" if code == -signal.SIGKILL else ""
             return StageError(f"phase {phase.name}, task {rank}: the worker died with {how}{hint}; run the same command again")

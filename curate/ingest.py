@@ -19,6 +19,7 @@ import xxhash
 from curate import tokens
 from curate.dataset import Shard, rebatch, write_generation
 from curate.errors import SourceError
+from curate.guard import Guard
 from curate.phases import Phase
 from curate.sources import InputFile, Part, Reading, Source, column_name, module
 from curate.stage import Batches
@@ -58,6 +59,7 @@ class IngestWork:
         splits = self.splits if self.limit is not None else (self.splits[rank],)
         root = phase.context.root
         out = _Shards(self, phase, rank)
+        guard = Guard(phase.folder / "guard", rank)
         left = self.limit
         inputs: list[dict[str, Any]] = []
         counters: dict[str, int] = {}
@@ -69,7 +71,7 @@ class IngestWork:
                 if left == 0:
                     return
                 file = self.files[part.file]
-                reading = Reading(file, self.source, self.schema)
+                reading = Reading(file, self.source, self.schema, guard, part.file)
                 seen = 0
                 try:
                     for batch in self._read(reading, part):
@@ -91,6 +93,7 @@ class IngestWork:
                 inputs.append(entry)
 
         out.write(rebatch(documents()))
+        guard.close()
         table = pa.Table.from_pylist(rejects, REJECTS)
         write_table(root / self.drops / f"{rank:05d}.parquet", table)
         return {"shards": out.shards, "inputs": inputs, "rejected": len(rejects), "counters": counters}

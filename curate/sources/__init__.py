@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -23,6 +24,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from curate.errors import MissingExtra, RecipeError, SourceError, did_you_mean
+from curate.guard import Guard
 
 KINDS = ("warc", "jsonl", "parquet", "hf", "text", "html")
 SMALL_SPLIT, LARGE_SPLIT = 4 << 20, 256 << 20
@@ -369,11 +371,13 @@ def _unreadable(file: InputFile, error: BaseException) -> SourceError:
 
 @dataclass
 class Reading:
-    """An input file being read: what a source module is handed."""
+    """An input file being read: what a source module is handed. number: of the file in the inventory."""
 
     file: InputFile
     source: Source
     schema: pa.Schema
+    guard: Guard | None = None
+    number: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -469,31 +473,40 @@ def page_rows(reading: Reading, pages: Iterator[Any]) -> Iterator[dict[str, Any]
     pages: objects with `record, id, url, date, media_type, charset, language, is_text, body`.
     """
     from curate.extract import Unextractable
-    from curate.extract.charset import decode
 
-    keep, name = reading.source.keep_html, reading.source.extract
     for page in pages:
-        row: dict[str, Any] = {
-            "id": page.id,
-            "url": page.url,
-            "date": page.date,
-            "media_type": page.media_type,
-            "raw_bytes": len(page.body),
-            "record": page.record,
-            "declared_language": page.language,
-        }
         try:
-            if page.is_text:
-                row["text"] = decode(page.body, page.charset)
-            elif name == "none":
-                row["text"] = ""
-            else:
-                found = reading.extract(page.body, page.url, page.charset)
-                row["text"] = found.text
-                row["declared_language"] = found.language or page.language
-            if keep:
-                row["html"] = decode(page.body, page.charset).encode()
+            with reading.guard(reading.number, page.record) if reading.guard else nullcontext() as verdict:
+                if verdict:
+                    reading.count("timeouts")
+                    raise Unextractable(verdict, "the page did not come back from extraction, twice")
+                row = _page_row(reading, page)
         except Unextractable as error:
             reading.reject(page.record, f"quarantine.{error.reason}", error.detail, page.id, page.url)
             continue
         yield row
+
+
+def _page_row(reading: Reading, page: Any) -> dict[str, Any]:
+    from curate.extract.charset import decode
+
+    row: dict[str, Any] = {
+        "id": page.id,
+        "url": page.url,
+        "date": page.date,
+        "media_type": page.media_type,
+        "raw_bytes": len(page.body),
+        "record": page.record,
+        "declared_language": page.language,
+    }
+    if page.is_text:
+        row["text"] = decode(page.body, page.charset)
+    elif reading.source.extract == "none":
+        row["text"] = ""
+    else:
+        found = reading.extract(page.body, page.url, page.charset)
+        row["text"] = found.text
+        row["declared_language"] = found.language or page.language
+    if reading.source.keep_html:
+        row["html"] = decode(page.body, page.charset).encode()
+    return row
