@@ -20,8 +20,11 @@ from curate.errors import MissingExtra, RecipeError, did_you_mean
 
 Extractor = Callable[[bytes, str | None, str | None], "Extracted"]
 
-MAX_DEPTH = 4_096  # elements inside each other; real pages stay below a few hundred, resiliparse is quadratic in it
+# Real pages stay far below these. Where parsers take quadratic time, the limit keeps a page under about a second.
 MAX_TAGS = 500_000  # a tree takes some 300 bytes a node
+MAX_DEPTH = 1_024  # elements inside each other: quadratic in resiliparse
+MAX_ATTRIBUTES = 4_096  # of one element: quadratic in lexbor and libxml2
+MAX_OPTIONS = 10_000  # of one <select>: quadratic in lexbor
 
 _EXTRA = {"trafilatura": ("trafilatura", "extract")}  # extractor -> package, extra of ours that installs it
 _NOT_EXTRACTORS = {"__init__", "charset"}
@@ -31,6 +34,10 @@ _FLAT = frozenset(
     b" tfoot html head body".split()
 )
 _TAG = re.compile(rb"<(/?)([A-Za-z][A-Za-z0-9:-]*)|<!--.*?-->|<(?=[!?])", re.S)
+_SELECT = re.compile(rb"<select", re.I)
+_OPTION = re.compile(rb"<option", re.I)
+_LONG_TAG = re.compile(rb"<[A-Za-z][A-Za-z0-9:-]*([\s/](?:[^\"'>]|\"[^\"]*\"|'[^']*'|[\"'])*)")
+_ATTRIBUTE = re.compile(rb"[\s/\"'][^\s\"'>/=<]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'>]*))?")
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.I | re.S)
 _HTML_LANG = re.compile(r"<html\b[^>]*?\s(?:xml:)?lang\s*=\s*[\"']?([^\s\"'>]*)", re.I)
 _HEAD_WITHIN = 256 << 10
@@ -78,22 +85,30 @@ def load(name: str) -> Extractor:
 
 
 def check_size(html: bytes) -> None:
-    """Raise Unextractable for a page whose tree would be too deep or too large.
+    """Raise Unextractable for a page whose tree would be too deep, too large or too slow to build.
 
-    A bound on the depth costs a fraction of parsing: start tags minus end tags, summed up from the start. Only where that
-    is too large, since many tags need no end, the tags are looked at one by one.
+    Costs about 2% of an extraction, as it only bounds: the depth by start tags minus end tags, summed up from the start; the
+    attributes by the length of a tag. Only what is above a bound is looked at tag by tag, for many tags need no end.
+    Encodings with two bytes to a character pass unseen; `charset.to_utf8` comes first in an extractor.
     """
     data = np.frombuffer(html, np.uint8)
     opens = np.flatnonzero(data[:-1] == 0x3C)
     if len(opens) > MAX_TAGS:
         raise Unextractable("too_many_nodes", f"{len(opens)} tags, more than {MAX_TAGS}")
-    if len(opens) <= MAX_DEPTH:
-        return
-    step = np.where(data[opens + 1] == 0x2F, np.int32(-1), np.int32(1))
-    depth = np.cumsum(step)
-    # The lowest point so far is the ground: an end tag too many closes nothing.
-    if (depth - np.minimum.accumulate(np.minimum(depth, 0))).max() > MAX_DEPTH and (found := _depth(html)) > MAX_DEPTH:
-        raise Unextractable("too_deep", f"elements nested {found} deep, more than {MAX_DEPTH}")
+    if len(opens) > MAX_DEPTH:
+        depth = np.cumsum(np.where(data[opens + 1] == 0x2F, np.int32(-1), np.int32(1)))
+        # Above the lowest point: an end tag too many closes nothing.
+        if depth.max() - min(depth.min(), 0) > MAX_DEPTH and (found := _depth(html)) > MAX_DEPTH:
+            raise Unextractable("too_deep", f"elements nested {found} deep, more than {MAX_DEPTH}")
+        if html.count(b"<option") + html.count(b"<OPTION") > MAX_OPTIONS:
+            most = max(len(_OPTION.findall(part)) for part in _SELECT.split(html))
+            if most > MAX_OPTIONS:
+                raise Unextractable("too_many_nodes", f"a <select> of {most} options, more than {MAX_OPTIONS}")
+    ends = np.append(opens[1:], len(data))
+    for k in np.flatnonzero(ends - opens > 2 * MAX_ATTRIBUTES):
+        tag = _LONG_TAG.match(html, int(opens[k]), int(ends[k]))
+        if tag and (found := len(_ATTRIBUTE.findall(tag.group(1)))) > MAX_ATTRIBUTES:
+            raise Unextractable("too_many_nodes", f"an element with {found} attributes, more than {MAX_ATTRIBUTES}")
 
 
 def _depth(html: bytes) -> int:

@@ -14,6 +14,8 @@ import struct
 import pyarrow as pa
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from curate.extract import Unextractable
+
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
@@ -61,7 +63,9 @@ _LATIN = ("cp1252",)
 
 
 def decode(body: bytes, charset: str | None) -> str:
-    """The text of a page. Never fails; holds no NUL and no lone surrogate.
+    """The text of a page; holds no NUL and no lone surrogate. Bytes that do not decode become U+FFFD.
+
+    Raises Unextractable (`decode`) for a text that is mostly outside ASCII in an encoding that cannot be told or read.
 
     Args:
         body: the bytes as served.
@@ -122,26 +126,48 @@ def _decode(body: bytes, charset: str | None) -> str:
 
 def _legacy(body: bytes, charset: str | None) -> str:
     """Text of bytes that are not valid UTF-8."""
+    try:
+        return _surrogate_pairs(body)
+    except UnicodeDecodeError:
+        pass
     broken = body.decode("utf-8", "replace")
     bad = broken.count("\ufffd")
-    good = len(broken) - len(broken.encode("ascii", "ignore")) - bad
-    if good > 2 * bad:
-        return _surrogate_pairs(body) or broken  # UTF-8 with some damage
+    outside = len(broken) - len(broken.encode("ascii", "ignore"))
+    if (outside - bad) * 2 > bad:  # in other encodings, valid sequences by chance are a few per cent
+        return body.decode("utf-8", "curate.mixed")
     found = _META.search(body, 0, _META_WITHIN)
     labels = [charset, (found.group(1) or found.group(2)).decode("ascii") if found else None]
     candidates = [c for c in map(_codecs, labels) if c]
-    detected = _codecs(detect_encoding(body, html5_compatible=False))
+    name = detect_encoding(body, html5_compatible=False)
+    detected = _codecs(name)
     if len(candidates) == 2 and candidates[0] == _LATIN and candidates[1] == detected:
         candidates.reverse()  # a server's default header against what the author wrote, and the bytes
-    for codec in [*candidates, detected]:
-        if codec and (text := _strict(body, codec)) is not None:
+    tried = [*candidates, *([detected] if detected else [])]
+    for codec in tried:
+        if (text := _strict(body, codec)) is not None:
             return text
-    for codec in [*candidates, detected]:
-        if codec:
-            text = body.decode(codec[0], "replace")
-            if text.count("\ufffd") * 50 <= sum(1 for b in body if b > 127):
-                return text
+    for codec in tried:
+        text = body.decode(codec[0], "replace")
+        if text.count("\ufffd") * 50 <= outside:  # some damage in the right encoding
+            return text
+    if not tried and outside * 8 > len(body):
+        # Mostly letters outside ASCII, which nobody could name. As windows-1252 that would be plain rubbish.
+        text = _strict(body, ("johab",)) or ""
+        if sum("\uac00" <= c <= "\ud7a3" for c in text) * 4 > outside:
+            return text
+        raise Unextractable("decode", f"encoding {name!r} is not supported" if name else "the encoding cannot be told")
     return _single_byte(body, "cp1252")
+
+
+def _mixed(error: UnicodeError) -> tuple[str, int]:
+    """Stray bytes in UTF-8: a letter of windows-1252 where it stands alone, else damage."""
+    assert isinstance(error, UnicodeDecodeError)
+    body, start, end = error.object, error.start, error.end
+    alone = end - start == 1 and body[start] >= 0xA0 and (end == len(body) or body[end] < 0x80)
+    return (chr(body[start]) if alone else "\ufffd"), end
+
+
+codecs.register_error("curate.mixed", _mixed)
 
 
 def _codecs(label: str | None) -> tuple[str, ...] | None:
@@ -215,12 +241,9 @@ def _wide(body: bytes) -> str | None:
     return None
 
 
-def _surrogate_pairs(body: bytes) -> str | None:
+def _surrogate_pairs(body: bytes) -> str:
     """CESU-8: characters outside the BMP as two surrogates, three bytes each."""
-    try:
-        text = body.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return None
+    text = body.decode("utf-8", "surrogatepass")
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

@@ -19,8 +19,8 @@ from curate.extract.charset import to_utf8
 
 def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
     """Main text, title and language of a page. Raises Unextractable."""
-    check_size(html)
     page = to_utf8(html, charset)
+    check_size(page)
     try:
         tree = HTMLTree.parse_from_bytes(page, "utf-8")
         root = tree.document.document_element

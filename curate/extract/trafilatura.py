@@ -17,15 +17,16 @@ import trafilatura
 from trafilatura.deduplication import LRU_TEST
 
 from curate.extract import Extracted, Unextractable, check_size, head_facts
-from curate.extract.charset import decode
+from curate.extract.charset import to_utf8
 
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs every page without text as an error
 
 
 def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
     """Main text, title and language of a page. Raises Unextractable."""
-    check_size(html)
-    page = decode(html, charset)
+    utf8 = to_utf8(html, charset)
+    check_size(utf8)
+    page = utf8.decode()
     LRU_TEST.clear()
     try:
         text = trafilatura.extract(page, favor_precision=True, include_comments=False, deduplicate=True)

@@ -72,8 +72,8 @@ _BINARY = re.compile(
     re.S,
 )
 _TEXT_BOM = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-# Bytes that no text encoding in use on the web writes, outside UTF-16 and UTF-32 (ESC opens ISO-2022 sequences).
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\x0b\x0c\r\x1a\x1b")) + b"\x7f"
+# Bytes that no text encoding in use on the web writes, outside UTF-16 and UTF-32 (SO, SI and ESC belong to ISO-2022).
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\x0b\x0c\r\x0e\x0f\x1a\x1b")) + b"\x7f"
 
 _PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "text/plain", "text/xml", "text/markdown"})
 _UNTOLD_TYPES = frozenset(
