@@ -909,8 +909,8 @@ def _further(facts: _Facts) -> Html:
     run = shlex.quote(facts.root.absolute().name)
     stages = [e["id"] for e in facts.stages if e["drops"] and e["id"] != "ingest"]
     stage = shlex.quote(stages[0]) if stages else "STAGE"
-    rows = [*facts.samples.dropped, *facts.samples.kept]
-    ids = [r["id"] for r in rows if len(r["id"]) <= CELL and r["id"].isprintable() and r["id"].isascii()]
+    rows = [*reversed(facts.samples.dropped), *facts.samples.kept]
+    ids = [i for r in rows if (i := r["id"] or "").isprintable() and i.isascii() and 0 < len(i) <= CELL]
     doc = shlex.quote(ids[0]) if ids else "ID-OR-URL"
     commands = [
         (f"curate why {run} {doc}", "the life of one document: scores, the rule, the duplicate it lost to"),
