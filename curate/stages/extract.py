@@ -17,8 +17,8 @@ class Extract(Stage):
     with each.
 
     Reads `html` (binary, UTF-8) and `url`. Columns written: `text` (string).
-    Reasons: `empty_text` where the page has no text; `extract.failed` where the extractor gave up on the page, or where there
-    is no HTML.
+    Reasons: `empty_text` where the page has no text; `extract.too_deep`, `extract.too_many_nodes` and `extract.decode` where
+    it cannot be parsed within bounds; `extract.no_html` where the column is null; `extract.failed` for all else.
 
     Source: own; the extractors name theirs.
 
@@ -37,7 +37,7 @@ class Extract(Stage):
         return pa.schema([("text", pa.string())])
 
     def reasons(self) -> tuple[str, ...]:
-        return "empty_text", "extract.failed"
+        return "empty_text", "extract.no_html", "extract.failed", *(f"extract.{known}" for known in _KNOWN)
 
     def open(self, task: Task) -> BatchFn:
         from curate.extract import load
@@ -51,15 +51,18 @@ class Extract(Stage):
         run = load(self.engine)
         texts: list[str | None] = []
         reasons: list[str | None] = []
-        for html, url in zip(batch["html"], batch["url"], strict=True):
-            text, reason = None, None
-            try:
-                if html.is_valid:
-                    text = run(html.as_py(), url.as_py() or "", "utf-8").text
-            except Unextractable as error:
-                reason = "empty_text" if error.reason == "empty_text" else "extract.failed"
-            if reason is None and not (text or "").strip():
-                reason = "empty_text" if html.is_valid else "extract.failed"
+        for html, url in zip(batch["html"].to_pylist(), batch["url"].to_pylist(), strict=True):
+            text: str | None = None
+            reason: str | None = "extract.no_html"
+            if html is not None:
+                try:
+                    text = run(html, url, "utf-8").text
+                    reason = None if text and text.strip() else "empty_text"
+                except Unextractable as error:
+                    reason = f"extract.{error.reason}" if error.reason in _KNOWN else "extract.failed"
             texts.append(None if reason else text)
             reasons.append(reason)
         return with_columns(batch, {"text": pa.array(texts, pa.string()), REASON: pa.array(reasons, pa.string())})
+
+
+_KNOWN = ("too_deep", "too_many_nodes", "decode")

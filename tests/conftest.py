@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: environment variable CURATE_DATA, by default beside the checkout."""
+    folder = Path(os.environ.get("CURATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "MANIFEST.json").is_file():
+        pytest.skip(f"no data in {folder}: set CURATE_DATA")
+    return folder
