@@ -136,18 +136,22 @@ def compare(sides: Sequence[Side], documents: int, size: int) -> dict[str, Any]:
             unit: asdict(Spread.ratio(other["runs"][unit], peer["runs"][unit]))
             for unit in ("docs_per_s", "docs_per_cpu_s", "mb_per_s")
         }
-    same = {s.name: len({o.get("digest") for o in s.outcomes}) == 1 for s in sides if "digest" in s.outcomes[-1]}
+    same = {s.name: len({o["digest"] for o in s.outcomes}) == 1 for s in sides if len(s.outcomes) > 1 and s.name != "datatrove"}
     return {"sides": summaries, "ratios": ratios, "same_digest_every_time": same}
+
+
+def archives(args: argparse.Namespace) -> list[Path]:
+    """The input files, as `--files` and `--real` pick them."""
+    crawl = args.data / "crawl"
+    paths = [*sorted(crawl.glob("*.warc.gz")), *(sorted((crawl / "real").glob("*arc.gz")) if args.real else ())]
+    if not (paths := [p for p in paths if fnmatch.fnmatch(p.name, args.files)]):
+        raise Failed(f"no archives match {args.files!r} in the folder crawl of --data")
+    return paths
 
 
 def part_warc(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Archives through WarcReader + Trafilatura, and through `curate run`."""
-    crawl = args.data / "crawl"
-    paths = sorted(p for p in crawl.glob("*.warc.gz") if fnmatch.fnmatch(p.name, args.files))
-    if args.real:
-        paths += sorted(p for p in (crawl / "real").glob("*arc.gz") if fnmatch.fnmatch(p.name, args.files))
-    if not paths:
-        raise Failed(f"no archives match {args.files!r} in the folder crawl of --data")
+    paths = archives(args)
     source, warm, grown = work / "crawl", work / "warm", work / "grown"
     copy(paths, source)
     copy([min(paths, key=lambda p: p.stat().st_size)], warm)
@@ -165,9 +169,11 @@ def part_warc(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         say(f"  curate resiliparse on the input repeated {args.growth} times")
         measured, outcome = sides[1].go(grown, work)
         documents = counted["html"] * args.growth
+        once = Spread.of([m.wall for m in sides[1].runs]).mid
         result["growth"] = {
             "times": args.growth,
             "docs_per_s": documents / measured.wall,
+            "docs_per_s_after_start": (documents - counted["html"]) / max(measured.wall - once, 1e-9),
             "docs_per_cpu_s": documents / measured.cpu,
             "peak_mb": measured.peak / 1e6,
             "tree_mb": measured.total / 1e6,
@@ -192,7 +198,7 @@ def part_parquet(args: argparse.Namespace, work: Path) -> dict[str, Any]:
 def part_f1(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Word-level F1 of each extractor against the reference texts, and of datatrove's setting of trafilatura."""
     crawl = args.data / "crawl"
-    paths = sorted(p for p in crawl.glob("*.warc.gz") if fnmatch.fnmatch(p.name, args.files))
+    paths = archives(args)
     source = work / "pages"
     copy(paths, source)
     extractors = {}
@@ -272,11 +278,18 @@ def show_warc(part: Mapping[str, Any]) -> str:
         else:
             lost = said(outcome["drops"])
         lines.append(f"{s['name']}: kept {outcome['kept']:,} of {outcome['read']:,} read; lost: {lost}")
+    responses = counted["kinds"].get("response", 0)
+    ours = part["sides"][-1]["outcome"]["read"]
+    lines.append(
+        f"warcio counts {responses:,} responses of {counted['records']:,} records; curate's ledger accounts for {ours:,}"
+    )
     for name, same in part["same_digest_every_time"].items():
         lines.append(f"{name}: the digest was {'the same in every repeat' if same else 'NOT THE SAME in every repeat'}")
     if growth := part.get("growth"):
-        lines.append(f"curate resiliparse on this input {growth['times']} times over (n=1): {growth['docs_per_s']:,.0f} docs/s,"
-                     f" peak {growth['peak_mb']:,.0f} MB in one process")  # fmt: skip
+        rates = f"{growth['docs_per_s']:,.0f} docs/s, {growth['docs_per_s_after_start']:,.0f} by the added time"
+        lines.append(
+            f"curate resiliparse on this input {growth['times']} times over (n=1): {rates}, peak {growth['peak_mb']:,.0f} MB"
+        )
     return "\n".join(lines)
 
 
