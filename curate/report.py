@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from curate import ledger as ledgers
 from curate.dataset import Dataset, Generation
 from curate.errors import CurateError
+from curate.memory import FEWEST
 from curate.phases import merge_tallies, view
 from curate.plan import Node
 from curate.run import Run
@@ -108,6 +109,8 @@ def _share(part: float, whole: float) -> str:
     if not whole or not part:
         return ""
     share = part / whole
+    if 0.9995 <= share < 1:
+        return ">99.9%"
     return "<0.1%" if share < 0.0005 else f"{share:.1%}"
 
 
@@ -122,8 +125,10 @@ def _bar(*parts: tuple[str, float]) -> Html:
 
 
 def _table(caption: Any, columns: Sequence[str], rows: Iterable[Any], foot: Any = None) -> Html:
-    """A table whose first cell in a row is its header. Columns: `>` for numbers, `~` for
-    bars, whose heading is not seen. A row may be Html (a whole `<tr>`)."""
+    """A table whose first cell in a row is its header.
+
+    Columns: `>` for numbers, `~` for bars, whose heading is not seen. A row may be Html, a whole `<tr>`.
+    """
     right = [c.startswith(">") for c in columns]
     head = _join(_heading(c) for c in columns)
     body = _join(row if isinstance(row, Html) else _row(row, right) for row in rows)
@@ -177,7 +182,8 @@ class _Facts:
     def finished(self) -> bool:
         """Whether the last invocation came to its end; an older summary.json may lie in a folder that is being run again."""
         complete = (self.root / "plan.json").exists() and read_json(self.root / "plan.json")["complete"]
-        return bool(complete and self.summary and self._manifest and self.ledger is not None)
+        same = bool(self.summary) and self.summary["digest"] == self._manifest.get("digest")
+        return bool(complete and same and self.ledger is not None)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -455,7 +461,7 @@ def _notes(facts: _Facts) -> Iterator[tuple[str, Html]]:
             yield "Check", _say(_code(entry["id"]), f" failed on {failures:,} documents, which were dropped for it.")
     for entry in facts.stages[1:]:
         gone = sum(entry["drops"].values())
-        if gone > WIDE * max(1, entry["rows_in"] + entry["rows_added"]):
+        if gone > WIDE * max(1, entry["rows_in"]):
             yield "Check", _say(_code(entry["id"]), f" dropped {_share(gone, entry['rows_in'])} of what reached it.")
     yield from _wide_tallies(facts) if facts.ledger is None else _wide_groups(facts)
     for key in facts.run.info["accepted"]:
@@ -485,10 +491,25 @@ def _wide_groups(facts: _Facts) -> Iterator[tuple[str, Html]]:
 
 
 def _wide_tallies(facts: _Facts) -> Iterator[tuple[str, Html]]:
+    """What the blast radius of each stage has met: the evidence when a run was stopped by it."""
+    limits: dict[str, float] = {}
+    with contextlib.suppress(CurateError, ImportError):
+        limits = {i.id: i.policy.max_drop for i in facts.run.recipe.stages if i.policy.max_drop is not None}
     for stage, entry in facts.tallies.items():
-        found = [(d / r, g, d, r) for g, (r, d) in entry.get("groups", {}).items() if r and d / r > WIDE]
+        limit = limits.get(stage, WIDE)
+        found = [(d / r, g, d, r) for g, (r, d) in entry.get("groups", {}).items() if r >= FEWEST and d / r > limit]
         for share, group, dropped, reached in sorted(found, reverse=True)[:TOP_FAILURES]:
-            yield "Check", _say(_code(stage), f" dropped {share:.1%} of ", _code(group), f" ({dropped:,} of {reached:,}).")
+            where = f" dropped {share:.1%} of ", _code(group), f" ({dropped:,} of {reached:,}), more than its limit {limit:g}: "
+            yield (
+                "Check",
+                _say(
+                    _code(stage),
+                    *where,
+                    "look at what went, then edit the stage or go on with ",
+                    _code(f"--accept {stage}"),
+                    ".",
+                ),
+            )
 
 
 def _link(anchor: str) -> Html:
@@ -516,7 +537,7 @@ def _funnel(facts: _Facts) -> Html:
     rows = []
     for entry in stages:
         gone = sum(entry["drops"].values())
-        came = entry["rows_in"] + max(0, entry["rows_added"])
+        came = entry["rows_in"]
         bar = _bar(("kept", entry["rows_out"] / whole), ("gone", gone / whole))
         cells = [_name(entry["id"]), entry["rows_in"], *([entry["rows_added"] or ""] if made else []), gone or ""]
         cells += [_share(gone, came), entry["rows_out"], bar]
