@@ -257,8 +257,28 @@ class _GzipMember:
         self.inflate = zlib.decompressobj(31)
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
-        """The next piece of output, and how much of `data` it took."""
-        out = self.inflate.decompress(data, 1 << 20)
+        """The next piece of output, and how much of `data` it took. What comes before damage is given before the error."""
+        before = self.inflate.copy()
+        try:
+            return self._inflate(data, 1 << 20)
+        except zlib.error:
+            self.inflate = before
+        parts, used = [], 0
+        while used < len(data):
+            before = self.inflate.copy()
+            try:
+                piece, n = self._inflate(data[used : used + 64], 1 << 16)
+            except zlib.error:
+                if not used:
+                    raise
+                self.inflate = before
+                break
+            parts.append(piece)
+            used += n
+        return b"".join(parts), used
+
+    def _inflate(self, data: bytes, most: int) -> tuple[bytes, int]:
+        out = self.inflate.decompress(data, most)
         # At the end zlib leaves in unconsumed_tail what it put into unused_data too.
         left = self.inflate.unused_data if self.inflate.eof else self.inflate.unconsumed_tail
         return out, len(data) - len(left)
@@ -289,14 +309,13 @@ def _zstd_frames(window: _Window) -> Callable[[], _ZstdFrame]:
 class _ZstdFrame:
     """Decompress one zstd frame step by step; small steps bound the output, as zstd has no limit to ask for."""
 
-    step = 2 << 10
-
     def __init__(self, context: zstandard.ZstdDecompressor):
-        self.inflate = context.decompressobj()
+        self.inflate, self.step = context.decompressobj(), 256
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """The next piece of output, and how much of `data` it took."""
         out = self.inflate.decompress(data)
+        self.step = min(2 * self.step, 2048) if len(out) < 64 * len(data) else 256
         return out, len(data) - len(self.inflate.unused_data)
 
     @property
