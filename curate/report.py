@@ -997,7 +997,8 @@ tbody tr{border-top:1px solid var(--line)}
 tbody th{font-weight:500;overflow-wrap:anywhere;min-width:11rem}
 tfoot th,tfoot td,tfoot tr{font-weight:600}
 tfoot tr{border-top:2px solid var(--line)}
-.n{text-align:right;white-space:nowrap}
+.n{text-align:right}
+td.n,td code{white-space:nowrap}
 tr.stage th{font-weight:600}
 tr.reason{border-top:0;color:var(--muted);font-size:.9rem}
 tr.reason th{padding:.05rem .7rem .05rem 1.5rem;font-weight:400}
@@ -1006,13 +1007,14 @@ tr.reason+tr.stage>*{padding-top:.5rem}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .bar{display:flex;width:100%;min-width:7rem;height:.75rem;margin-top:.4rem;background:var(--track);border-radius:3px;overflow:hidden}
 .bar i{display:block;height:100%}
+.bar i+i{border-left:2px solid var(--page)}
 i.kept{background:var(--kept)}
 i.gone{background:var(--gone)}
 i.time{background:var(--time)}
 b.kept{color:var(--kept)}
 b.gone{color:var(--gone)}
 .flag{padding:.05rem .4rem;border:1px solid var(--gone);border-radius:3px;color:var(--gone);font-size:.8rem}
-.ctl{padding:0 .2rem;border:1px dashed var(--gone);border-radius:3px;color:var(--gone);font-size:.75em}
+.ctl{padding:0 .2rem;border:1px dashed var(--gone);border-radius:3px;color:var(--gone);font-size:.85em}
 details{margin:.5rem 0}
 summary{cursor:pointer;padding:.2rem 0}
 article{margin:.6rem 0;padding:.5rem .9rem;background:var(--panel);border-radius:6px;overflow-wrap:anywhere}

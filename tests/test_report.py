@@ -252,11 +252,7 @@ def test_rejects_and_limit(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in" / "a.jsonl", good)
     path.write_text(path.read_text().replace("\n", '\n{"text": ""}\n', 1) + '{"broken": \n')
     body = "name: bad\nsource: {jsonl: {on_error: quarantine}}\nstages: []\n"
-    try:
-        root = make(tmp_path, body)
-    except Exception:
-        body = "name: bad\nsource: auto\nstages: []\n"
-        root = make(tmp_path, body)
+    root = make(tmp_path, body)
     ledger = pl.read_parquet(root / "ledger.parquet").filter(pl.col("stage") == "ingest", pl.col("reason").is_not_null())
     found = page(root)
     expected = dict(ledger.group_by("reason").agg(pl.col("documents").sum()).rows())
@@ -358,3 +354,33 @@ def test_cheap(finished: Path) -> None:
         report.write(finished)
         spent.append(time.process_time() - started)
     assert min(spent) < 0.25  # 0.04 on the machine that it was written on
+
+
+def test_what_a_manifest_may_say(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    path = root / "output" / "manifest.json"
+    manifest = read_json(path)
+    kept = manifest["totals"]["documents"]
+    manifest["totals"]["documents"] = 2 * kept
+    manifest.update(tokenizer="some/hub-id", deterministic=False)
+    manifest["shards"] = [{**manifest["shards"][0], "path": f"data/g/{i}.parquet", "group": "g"} for i in range(150)]
+    write_json(path, manifest)
+    found = page(root)
+    assert "estimate" not in found.text and "by some/hub-id" in found.text
+    assert "not deterministic" in found.text and "Not deterministic" in found.text
+    assert f"{kept:,} documents are written {2 * kept:,} times" in found.text
+    outputs = found.table("Files below output/")
+    assert len(outputs) == 101 and outputs[0]["Group"] == "g" and "50 more files" in found.text
+
+
+def test_samples_are_bounded(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "HUGE_BYTES", 0)
+    read: list[int] = []
+    inner = report._read
+    monkeypatch.setattr(report, "_read", lambda data, shard, *rest: read.append(shard) or inner(data, shard, *rest))
+    assert "6 kept documents" in page(finished).text
+    assert len(read) <= 1 + report.DROPPED_SAMPLES
+    monkeypatch.setattr(report, "MODEL_BYTES", -1)
+    found = page(finished)
+    assert "Not sampled: the models of this run are large" in found.text and "kept documents" not in found.text
