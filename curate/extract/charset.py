@@ -59,6 +59,8 @@ _CODECS = {
     "utf-7": (),
 }
 _WIDE = {"utf-16", "utf-16le", "utf-16-le", "utf-16be", "utf-16-be", "utf-32", "utf-32le", "utf-32be", "ucs-2", "utf_16"}
+_NO_CHARSETS = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape", "undefined",
+                "utf-7", "utf_7", "mbcs", "oem"}  # fmt: skip
 _LATIN = ("cp1252",)
 
 
@@ -187,7 +189,7 @@ def _codecs(label: str | None) -> tuple[str, ...] | None:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         return None
-    return (found.name,) if found._is_text_encoding else None
+    return (found.name,) if found._is_text_encoding and found.name not in _NO_CHARSETS else None
 
 
 def _strict(body: bytes, names: tuple[str, ...]) -> str | None:
