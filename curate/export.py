@@ -90,9 +90,7 @@ def columns_of(final: Dataset, output: Output, transient: set[str]) -> tuple[str
 # --------------------------------------------------------------------------------------------- phases
 
 
-def phases(
-    context: Context, final: Dataset, output: Output, fingerprint: str, columns: tuple[str, ...]
-) -> Iterator[Phase]:
+def phases(context: Context, final: Dataset, output: Output, fingerprint: str, columns: tuple[str, ...]) -> Iterator[Phase]:
     """The phases of an export. Run each completely before asking for the next: later ones are sized by earlier ones.
 
     The caller may rename them, since tasks leave what the next phase needs in the export's own state folder.
@@ -103,9 +101,7 @@ def phases(
 
     def phase(name: str, tasks: int, work: Any) -> Phase:
         key = fingerprint[:8]
-        return Phase(
-            name=f"export.{name}-{key}", tasks=tasks, stages=(), fingerprint=fingerprint, context=context, work=work
-        )
+        return Phase(name=f"export.{name}-{key}", tasks=tasks, stages=(), fingerprint=fingerprint, context=context, work=work)
 
     shards = len(final.generation.shards)
     yield phase("census", shards, CensusWork(job))
@@ -432,10 +428,12 @@ class Layout:
         return self.split.train == 1 and self.split.validation <= 1 and len(self.pieces()) <= 2
 
     def places(self) -> tuple[tuple[int, int, int], ...]:
-        """(shard, k, n): sample the k-th of n places of a shard; few MB in all, spread over the corpus."""
+        """(shard, k, n): sample the k-th of n places of a shard; in all 2% of the corpus, but 4 to 32 MB, all over it."""
         full = [i for i, c in enumerate(self.census) if c["documents"]]
-        step, each = -(-len(full) // (8 * SAMPLES)), max(1, -(-SAMPLES // len(full)))
-        return tuple((shard, k, each) for shard in full[::step] for k in range(each))
+        wanted = min(max(SAMPLES, self.total_weight // (50 * SAMPLE_BYTES)), 8 * SAMPLES)
+        each = -(-wanted // len(full))
+        spread = range(min(wanted, len(full)))
+        return tuple((full[i * len(full) // len(spread)], k, each) for i in spread for k in range(each))
 
     def with_samples(self, samples: list[dict[str, Any]]) -> Layout:
         return Layout(self.job, self.census, samples)
@@ -703,7 +701,7 @@ class GatherWork:
         start = 0
         for bucket in range(first, last):
             stop = start + int(counts[bucket])
-            if start < piece.stop and stop > piece.start:
+            if max(start, piece.start) < min(stop, piece.stop):
                 yield bucket, max(piece.start, start) - start, min(piece.stop, stop) - start
             start = stop
 
