@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# one machine, one answer: no time limits on shared cores, and the same examples in every run
+settings.register_profile("curate", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("curate")
 
 
 @pytest.fixture(scope="session")

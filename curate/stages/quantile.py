@@ -217,6 +217,10 @@ def _write_keys(stage: Quantile, task: Task, batches: Batches) -> None:
     write_json(folder / "total" / f"{name}.json", total)
 
 
+_SAMPLE = pa.table({name: pa.array([], pa.uint64()) for name in (*KEY, "before", "after")})
+_WEIGHTED = pa.table({name: pa.array([], pa.uint64()) for name in (*KEY, "weight")})  # a corpus may have no shard at all
+
+
 def _bracket(stage: Quantile, task: Task) -> None:
     """Two keys: all before the first stay, none from the second on does.
 
@@ -226,7 +230,7 @@ def _bracket(stage: Quantile, task: Task) -> None:
     folder = task.folder(stage)
     totals = [read_json(folder / "total" / f"{name}.json") for name in task.shards]
     target = stage.tokens if stage.tokens is not None else int(Fraction(repr(stage.keep)) * sum(totals))
-    samples = pa.concat_tables([read_table(folder / "sample" / name) for name in task.shards]).combine_chunks()
+    samples = pa.concat_tables([_SAMPLE, *(read_table(folder / "sample" / name) for name in task.shards)]).combine_chunks()
     keys = _keys_of(samples)
     order = _sorted(keys)
     before, after = (samples[c].to_numpy()[order].astype(np.int64) for c in ("before", "after"))
@@ -255,7 +259,7 @@ def _gather(stage: Quantile, task: Task) -> None:
     bracket = read_json(folder / "bracket.json")
     ends = (bracket["low"], bracket["high"])
     low, high = (None if end is None else _pack(*([v] for v in end)) for end in ends)
-    found, before = [], 0
+    found, before = [_WEIGHTED], 0
     first = task.rank * SHARDS_PER_GROUP
     for name in task.shards[first : first + SHARDS_PER_GROUP]:
         table = read_table(folder / "keys" / name)

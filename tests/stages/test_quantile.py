@@ -1,0 +1,185 @@
+"""quantile against sorting, with every kind of awkward score, in several shards."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.errors import RecipeError, StageError
+from curate.memory import as_table
+from curate.stages import quantile
+from curate.stages.quantile import Quantile
+from curate.testing import run_over
+
+
+def brute_force(stage, scores, weights=None):
+    """Rows that stay, by sorting."""
+
+    def order(row):
+        tie = xxhash.xxh3_64_intdigest(row.to_bytes(8, "little"), xxhash.xxh3_64_intdigest(b"", stage.seed))
+        return (-scores[row] if stage.order == "highest" else scores[row]), tie
+
+    missing = [r for r, s in enumerate(scores) if s is None or (isinstance(s, float) and math.isnan(s))]
+    rows = sorted(set(range(len(scores))) - set(missing), key=order)
+    weights = weights if stage.weighted else [1] * len(scores)
+    target = stage.tokens if stage.tokens is not None else Fraction(repr(stage.keep)) * sum(weights[r] for r in rows)
+    stays, total = [], 0
+    for row in rows:
+        total += weights[row]
+        if total > target:
+            break
+        stays.append(row)
+    return sorted(stays + (missing if stage.nulls == "keep" else []))
+
+
+def stays(stage, table, shards=1, batch=1024):
+    dropped = set(run_over(stage, table, shards=shards, batch=batch).drops["_row"].to_pylist())
+    return [r for r in range(len(table)) if r not in dropped]
+
+
+def docs(scores, weights=None, kind=None):
+    columns = {"text": ["x"] * len(scores), "s": pa.array(scores, kind or pa.float64())}
+    if weights is not None:
+        columns["tokens"] = pa.array(weights, pa.uint32())
+    return as_table(pa.table(columns))
+
+
+awkward = st.one_of(
+    st.none(),
+    st.sampled_from([0.0, -0.0, 1.0, 1.0, 1.0, math.inf, -math.inf, math.nan, 5e-324, -5e-324, 1.7e308]),
+    st.floats(),
+)
+stages = st.builds(
+    Quantile,
+    column=st.just("s"),
+    keep=st.sampled_from([0.001, 0.1, 0.3, 0.5, 0.999, 1.0]),
+    by_tokens=st.booleans(),
+    order=st.sampled_from(["highest", "lowest"]),
+    nulls=st.sampled_from(["drop", "keep"]),
+    seed=st.integers(0, 3),
+)
+
+
+@given(stages, st.lists(st.tuples(awkward, st.integers(0, 9)), min_size=1, max_size=60), st.integers(1, 5))
+def test_it_is_what_sorting_gives(stage, rows, shards):
+    scores, weights = [s for s, _ in rows], [w for _, w in rows]
+    assert stays(stage, docs(scores, weights), shards, batch=7) == brute_force(stage, scores, weights)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), min_size=1, max_size=60), st.integers(0, 9000))
+def test_a_budget_is_never_exceeded(rows, budget):
+    stage = Quantile(column="s", tokens=budget)
+    scores, weights = [float(s) for s, _ in rows], [w for _, w in rows]
+    kept = stays(stage, docs(scores, weights), shards=3)
+    assert kept == brute_force(stage, scores, weights)
+    assert sum(weights[r] for r in kept) <= budget
+
+
+@pytest.mark.parametrize("samples", [2, 5, 512])
+@pytest.mark.parametrize("shape", ["all equal", "few values", "normal", "one giant", "sorted", "zero weights"])
+def test_larger_corpora_with_few_samples(monkeypatch, samples, shape):
+    monkeypatch.setattr(quantile, "SAMPLES", samples)
+    rng = np.random.default_rng(1)
+    n = 3000
+    scores = {
+        "all equal": np.zeros(n),
+        "few values": rng.integers(0, 3, n).astype(float),
+        "sorted": np.arange(n).astype(float),
+    }.get(shape, rng.normal(size=n))
+    weights = rng.integers(1, 100, n)
+    if shape == "one giant":
+        weights[7] = 1_000_000
+    if shape == "zero weights":
+        weights[::2] = 0
+    for stage in (
+        Quantile(column="s", keep=0.25),
+        Quantile(column="s", keep=0.6, by_tokens=True),
+        Quantile(column="s", tokens=999),
+    ):
+        expected = brute_force(stage, scores.tolist(), weights.tolist())
+        assert stays(stage, docs(scores, weights), shards=7) == expected
+
+
+def test_the_bracket_is_narrow():
+    """What the last step holds in memory is a small part of the corpus."""
+    held = []
+    stage = Quantile(column="s", keep=0.3)
+    real = quantile.read_table
+
+    def read_table(path, *rest):
+        table = real(path, *rest)
+        if path.parent.name == "gather":
+            held.append(len(table))
+        return table
+
+    quantile.read_table = read_table
+    try:
+        run_over(stage, docs(np.random.default_rng(0).normal(size=40_000)), shards=4)
+    finally:
+        quantile.read_table = real
+    assert 0 < sum(held) < 400
+
+
+@pytest.mark.parametrize(
+    "scores, kind, kept",
+    [
+        ([2**62 + 1, 2**62, 2**62 + 2, -5], pa.int64(), [0, 2]),  # a double cannot tell these apart
+        ([2**64 - 1, 0, 2**63, 5], pa.uint64(), [0, 2]),
+        ([True, False, True, False], pa.bool_(), [0, 2]),
+        ([1, 0, 1, 0], pa.date32(), [0, 2]),
+        ([1.5, 0.5, 2.5, -1], pa.float32(), [0, 2]),
+        ([None] * 4, pa.float64(), []),
+        ([None] * 4, pa.null(), []),
+    ],
+)
+def test_kinds_of_numbers(scores, kind, kept):
+    assert stays(Quantile(column="s", keep=0.5), docs(scores, kind=kind), shards=1) == kept
+
+
+def test_strings_have_no_quantile():
+    with pytest.raises(StageError, match="has no order"):
+        Quantile(column="s", keep=0.5)(docs(["a"], kind=pa.string()))
+
+
+def test_reasons_and_values():
+    result = Quantile(column="s", keep=0.5)(docs([1.0, None, 3.0, math.nan, 0.5, 2.0]))
+    said = {d["id"]: (d["_reason"], d["_value"]) for d in result.dropped.to_pylist()}
+    assert said == {
+        "0": ("quantile.below", 1.0),
+        "1": ("quantile.no_score", None),
+        "3": ("quantile.no_score", None),
+        "4": ("quantile.below", 0.5),
+    }
+
+
+def test_ties_follow_the_seed_and_not_the_place():
+    table = docs([1.0] * 1000)
+    one, two = (stays(Quantile(column="s", keep=0.5, seed=seed), table) for seed in (1, 2))
+    assert len(one) == len(two) == 500 and one != two
+    backwards = table.take(pa.array(range(1000)[::-1]))
+    assert [999 - r for r in stays(Quantile(column="s", keep=0.5, seed=1), backwards)][::-1] == one
+
+
+def test_documents_of_one_record_are_told_apart():
+    """Pieces of a split document share file and record."""
+    table = docs([1.0] * 10)
+    table = table.set_column(table.schema.get_field_index("record"), "record", pa.array([5] * 10, pa.int64()))
+    assert len(stays(Quantile(column="s", keep=0.3), table, shards=3)) == 3
+
+
+def test_weight_is_tokens_only_when_asked():
+    table = docs([3.0, 2.0, 1.0], weights=[100, 1, 1])
+    assert len(stays(Quantile(column="tokens", keep=0.34), table)) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"keep": 0.1, "tokens": 5}, {"keep": 0}, {"keep": 1.1}, {"tokens": -1}, {"keep": 0.5, "order": "best"}]
+)
+def test_wrong_parameters(wrong):
+    with pytest.raises(RecipeError, match="quantile: "):
+        Quantile(column="s", **wrong)
