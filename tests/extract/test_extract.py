@@ -44,6 +44,11 @@ def extractor(request):
     return load(request.param)
 
 
+def test_all_text_where_no_main_content_is_found():
+    html = "<html><body><div class='sidebar'><p>" + SENTENCE + "</p></div></body></html>"
+    assert "committee" in load("resiliparse")(html.encode(), None, None).text
+
+
 def test_names():
     assert {"resiliparse", "trafilatura"} <= set(names())
     with pytest.raises(RecipeError, match="did you mean 'resiliparse'"):
@@ -195,7 +200,7 @@ def f1(text: str, gold: str) -> float:
     return 2 * both / (a.total() + b.total()) if both else 0.0
 
 
-@pytest.mark.parametrize(("name", "files", "bar"), [("resiliparse", "*", 0.82), ("trafilatura", "readability*", 0.80)])
+@pytest.mark.parametrize(("name", "files", "bar"), [("resiliparse", "*", 0.835), ("trafilatura", "readability*", 0.80)])
 def test_quality(shared_data, name: str, files: str, bar: float):
     """Mean F1 against the gold text. The bars are a little under what was measured when they were set."""
     if name == "trafilatura":
