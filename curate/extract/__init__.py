@@ -40,7 +40,7 @@ _LONG_TAG = re.compile(rb"<[A-Za-z][A-Za-z0-9:-]*([\s/](?:[^\"'>]|\"[^\"]*\"|'[^
 _ATTRIBUTE = re.compile(rb"[\s/\"'][^\s\"'>/=<]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'>]*))?")
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.I | re.S)
 _HTML_LANG = re.compile(r"<html\b[^>]*?\s(?:xml:)?lang\s*=\s*[\"']?([^\s\"'>]*)", re.I)
-_HEAD_WITHIN = 256 << 10
+HEAD_WITHIN = 256 << 10
 _LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,30})?\s*$")
 
 
@@ -131,8 +131,8 @@ def _depth(html: bytes) -> int:
 
 def head_facts(page: str) -> tuple[str | None, str | None]:
     """Title and language of a decoded page, for extractors that do not give away their tree."""
-    title = _TITLE.search(page, 0, _HEAD_WITHIN)
-    root = _HTML_LANG.search(page, 0, _HEAD_WITHIN)
+    title = _TITLE.search(page, 0, HEAD_WITHIN)
+    root = _HTML_LANG.search(page, 0, HEAD_WITHIN)
     text = " ".join(unescape(title.group(1)).split()) if title else None
     return text or None, primary_language(root.group(1)) if root else None
 
