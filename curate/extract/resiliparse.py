@@ -5,8 +5,8 @@ bytes and only it is parsed, which is most of the speed; if it has little text, 
 asides and the like go by tag, role or id; where that leaves nothing, all visible text is kept, and the quality stages judge it.
 
 On the 1,169 gold pages of the shared crawl this has the word-level F1 of resiliparse's own `main_content` heuristic, which
-matches the class and id names of every element, at three times its speed, with less precision and more recall: docs/results.md has
-the figures. Image descriptions and list bullets are left out: file names and noise to a language model.
+matches the class and id names of every element, at three times its speed, with less precision and more recall:
+docs/results.md has the figures. Image descriptions and list bullets are left out: file names and noise to a language model.
 
 Method: Bevendorff et al., Elastic ChatNoir (2018) and Resiliparse; the choice of the region is our own.
 """

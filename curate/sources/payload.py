@@ -189,7 +189,8 @@ def _media_type(content_type: str) -> str:
 
 def _dechunk(body: bytes) -> bytes:
     """Undo chunked transfer coding; a body that is not chunked is returned as it is, a broken one as far as it goes."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while line := _CHUNK_SIZE.match(body, at):
         size, begin = int(line.group(1), 16), line.end()
         if not size:
@@ -235,7 +236,8 @@ def _decode_content(body: bytes, encodings: str, limit: int) -> bytes:
 
 def _inflate(body: bytes, window_bits: int, limit: int) -> bytes:
     """Inflate one or more members; what follows the last is ignored, as browsers do."""
-    out, total = [], 0
+    out: list[bytes] = []
+    total = 0
     while True:
         inflate = zlib.decompressobj(window_bits)
         try:
