@@ -33,7 +33,9 @@ _FLAT = frozenset(
     b"area base br col embed hr img input link meta param source track wbr p li dd dt option optgroup tr td th thead tbody"
     b" tfoot html head body".split()
 )
-_TAG = re.compile(rb"<(/?)([A-Za-z][A-Za-z0-9:-]*)|<!--.*?-->|<(?=[!?])", re.S)
+_TAG = re.compile(
+    rb"<!--.*?-->|<script\b.*?</script|<style\b.*?</style|<textarea\b.*?</textarea|<(/?)([A-Za-z][A-Za-z0-9:-]*)", re.S | re.I
+)
 _SELECT = re.compile(rb"<select", re.I)
 _OPTION = re.compile(rb"<option", re.I)
 _LONG_TAG = re.compile(rb"<[A-Za-z][A-Za-z0-9:-]*([\s/](?:[^\"'>]|\"[^\"]*\"|'[^']*'|[\"'])*)")

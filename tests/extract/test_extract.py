@@ -139,7 +139,8 @@ def test_bombs_are_refused(extractor, name: str):
         "<div>" * (MAX_DEPTH - 1) + "x",
         "<p data-x='" + "a=1 " * 50_000 + "'>x",
         "<script>" + "a=1; " * 50_000 + "</script><p>x",
-        "<!-- " + "<div>" * 20 + " -->" + "<p>x",
+        "<!-- " + "<div>" * 20_000 + " -->" + "<p>x",
+        "<script>" + "s += '<div>'; " * 20_000 + "</script><p>x",
     ],
 )
 def test_long_pages_are_no_bombs(html: str):
