@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -119,14 +120,17 @@ def run(
     as_json: bool,
 ) -> None:
     """Run RECIPE (a file, or the name of a shipped pipeline). Running the same command again resumes."""
-    from curate.recipe import Recipe
 
-    loaded = Recipe.load(recipe, overrides).with_inputs(inputs)
-    _run(loaded, out, as_json, executor, workers, limit, memory_limit, accept)
+    def load() -> Any:
+        from curate.recipe import Recipe
+
+        return Recipe.load(recipe, overrides).with_inputs(inputs)
+
+    _run(load, out, as_json, executor, workers, limit, memory_limit, accept)
 
 
 def _run(
-    recipe: Any,
+    load: Callable[[], Any],
     out: str,
     as_json: bool,
     executor: str,
@@ -135,20 +139,27 @@ def _run(
     memory_limit: str | None,
     accept: tuple[str, ...],
 ) -> None:
-    from curate import show
-    from curate.run import run as run_recipe
+    from curate import executors
 
-    with show.Progress() as progress:
-        finished = run_recipe(
-            recipe,
-            out,
-            executor=executor,
-            workers=workers,
-            limit=limit,
-            memory_limit=_bytes(memory_limit),
-            accept=accept,
-            observer=progress,
-        )
+    pool = executors.make(executor, workers)  # first: workers load their libraries while this process loads its own
+    try:
+        executors.without_pandas()
+        recipe = load()
+        from curate import show
+        from curate.run import run as run_recipe
+
+        with show.Progress() as progress:
+            finished = run_recipe(
+                recipe,
+                out,
+                executor=pool,
+                limit=limit,
+                memory_limit=_bytes(memory_limit),
+                accept=accept,
+                observer=progress,
+            )
+    finally:
+        pool.close()
     summary = {"run": str(finished.root), "manifest": str(finished.root / "output" / "manifest.json"), **finished.summary}
     if as_json:
         _emit(summary)
@@ -248,9 +259,13 @@ def apply(
     as_json: bool,
 ) -> None:
     """Run one STAGE over IN; writes a normal run folder, and resumes."""
-    from curate.recipe import for_stage
 
-    _run(for_stage(stage, parameters).with_inputs(inputs), out, as_json, executor, workers, limit, memory_limit, accept)
+    def load() -> Any:
+        from curate.recipe import for_stage
+
+        return for_stage(stage, parameters).with_inputs(inputs)
+
+    _run(load, out, as_json, executor, workers, limit, memory_limit, accept)
 
 
 @main.command()
@@ -309,7 +324,7 @@ def export(run: str, overrides: tuple[str, ...], workers: int | None, as_json: b
 
     opened = Run(run)
     recipe = with_overrides(opened.recipe, overrides, only="output")
-    _run(recipe, run, as_json, "local", workers, opened.info["limit"], None, ())
+    _run(lambda: recipe, run, as_json, "local", workers, opened.info["limit"], None, ())
 
 
 @main.command()

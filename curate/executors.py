@@ -2,12 +2,14 @@
 
 Workers are fresh interpreters that talk over a pipe, so a script needs no `if __name__ == "__main__"`, a phase costs no
 start-up, and a worker whose parent dies stops at once. A worker computes on one core: every library with threads of its own
-is told so, which is also what makes results independent of the machine's core count.
+is told so, which is also what makes results independent of the machine's core count. This module imports nothing heavy, so
+that workers can be started first and load their libraries while the parent reads the recipe.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
 import os
 import pickle
 import signal
@@ -16,11 +18,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curate.errors import StageError
-from curate.guard import ENABLED, strike
-from curate.phases import Phase
+
+if TYPE_CHECKING:
+    from curate.phases import Phase
+
+WORKER = "CURATE_WORKER"  # set in worker processes: somebody watches them
 
 ONE_THREAD = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")},
@@ -29,7 +34,7 @@ ONE_THREAD = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-Progress = Callable[[Phase, int], None]
+Progress = Callable[["Phase", int], None]
 
 
 class Inline:
@@ -51,14 +56,14 @@ class Local:
 
     def __init__(self, workers: int):
         self.workers = workers
-        self._pool: list[_Worker] = []
+        self._pool = [_Worker() for _ in range(workers)]
 
     def run(self, phase: Phase, ranks: Iterable[int], progress: Progress) -> None:
         """Run the tasks in any order. The first error stops handing out tasks and is raised when the others have ended."""
         waiting = list(ranks)[::-1]
         if not waiting:
             return
-        while len(self._pool) < min(self.workers, len(waiting)):
+        while len(self._pool) < self.workers:  # one may have died in an earlier phase
             self._pool.append(_Worker())
         message = pickle.dumps(phase)
         free, busy = list(self._pool), {}
@@ -106,7 +111,7 @@ class _Worker:
         self.pipe, theirs = Pipe()
         command = f"from curate.executors import work; work({theirs.fileno()})"
         path = os.pathsep.join(p for p in sys.path if p)
-        env = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, ENABLED: "1"}
+        env = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, WORKER: "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", command], pass_fds=[theirs.fileno()], env=env, stdin=subprocess.DEVNULL
         )
@@ -126,6 +131,8 @@ class _Worker:
         except (EOFError, OSError):
             self.alive = False
             code = self._process.wait()
+            from curate.guard import strike
+
             if strike(phase.folder / "guard", rank, code):
                 return _Again()
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -144,11 +151,14 @@ class _Worker:
 def work(fd: int) -> None:
     """The main loop of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    import pyarrow as pa
-
-    pa.set_cpu_count(1)
     pipe = Connection(fd)
     tasks = _Inbox(pipe)
+    without_pandas()
+    import pyarrow as pa
+
+    from curate.phases import Phase
+
+    pa.set_cpu_count(1)
     phase: Phase | None = None
     while True:
         message = tasks.get()
@@ -198,6 +208,31 @@ def _portable(error: BaseException, phase: Phase | None, rank: int) -> BaseExcep
         return StageError(f"phase {name}, task {rank}: {type(error).__name__}: {error}")
 
 
-def make(name: str, workers: int) -> Inline | Local:
-    """The executor of this name; `local` with 0 workers is `inline`."""
+def without_pandas() -> None:
+    """Let pyarrow find no pandas on its first look, which otherwise imports it, 0.2 s, wherever it is installed.
+
+    A later `to_pandas` looks again and finds it.
+    """
+    if "pandas" in sys.modules:
+        return
+    blind = _Blind()
+    sys.meta_path.insert(0, blind)
+    try:
+        import pyarrow as pa
+
+        pa.array([1])
+    finally:
+        sys.meta_path.remove(blind)
+
+
+class _Blind(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def make(name: str, workers: int | None) -> Inline | Local:
+    """The executor of this name; workers: None for one per core; `local` with 0 workers is `inline`."""
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Inline() if name == "inline" or workers == 0 else Local(workers)

@@ -19,6 +19,7 @@ none at all.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -277,9 +278,9 @@ def _hashes(column: pa.ChunkedArray, seed: int) -> np.ndarray:
     return np.array([*values, 0], np.uint64)[codes]
 
 
-def _integers(column: pa.ChunkedArray) -> np.ndarray:
+def _integers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """int64 values; null is 0."""
-    return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0))
 
 
 # --------------------------------------------------------------------------------------------- census and layout
@@ -293,14 +294,17 @@ class CensusWork:
 
     def run(self, phase: Phase, rank: int) -> dict[str, Any]:
         placed, output = place(self.job, rank), self.job.output
-        weight = int(placed.bytes.sum()) + int(len(placed.rows) * _row_weight(self.job, rank))
+        weight = int(len(placed.rows) * _row_weight(self.job, rank))
+        if "text" in self.job.columns:
+            weight += int(placed.bytes.sum())
         if output.validation:
             units, counts = np.unique(placed.units, return_counts=True)
             units, counts = units[: _candidates(output)], counts[: _candidates(output)]
             with atomic(self.job.state / "census" / f"{rank:05d}.npy") as path, open(path, "wb") as stream:
                 np.save(stream, np.stack([units, counts.astype(np.uint64)]))
         record = {"documents": len(placed.rows), "bytes": int(placed.bytes.sum()), "tokens": int(placed.tokens.sum())}
-        return self.job.note("census", rank, {**record, "weight": weight})
+        squares = int(((placed.bytes >> 10) ** 2).sum())  # in KiB, so that the sum fits
+        return self.job.note("census", rank, {**record, "weight": weight, "squares": squares})
 
 
 def _candidates(output: Output) -> int:
@@ -416,9 +420,10 @@ class Layout:
 
     @cached_property
     def row_group(self) -> int:
-        """1,024, or half of it and so on where documents are so long that a row group would not fit in memory."""
-        rows, mean = ROW_GROUP, self.total_weight / max(1, self.total("documents"))
-        while rows > 1 and rows * mean > CHUNK_BYTES:
+        """1,024; a half of it and so on where documents are so long that a row group might not fit in memory."""
+        rows, n = ROW_GROUP, max(1, self.total("documents"))
+        mean, deviation = self.total_weight / n, 1024 * math.sqrt(self.total("squares") / n)
+        while rows > 1 and rows * mean + 4 * math.sqrt(rows) * deviation > CHUNK_BYTES:
             rows //= 2
         return rows
 
@@ -506,7 +511,7 @@ def _hold_out(job: Job, documents: int, shards: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class SampleWork:
-    """Compresses about half a megabyte of text as it will be written."""
+    """Compresses about half a megabyte of text as it will be written, long documents cut short."""
 
     job: Job
     places: tuple[tuple[int, int, int], ...]
@@ -520,12 +525,17 @@ class SampleWork:
         n = int(np.searchsorted(np.cumsum(placed.bytes[at[start:]]), SAMPLE_BYTES)) + 1
         rows = rows[start : start + min(n, ROW_GROUP)]
         batches = [_conform(b, self.job.schema) for b in self.job.final.read(shard, self.job.columns, rows)]
+        table = pa.Table.from_batches(batches)
+        weight = int(len(rows) * _row_weight(self.job, shard))
+        if "text" in table.column_names:
+            text = pc.utf8_slice_codeunits(table["text"], 0, SAMPLE_BYTES)
+            table = table.set_column(table.column_names.index("text"), "text", text)
+            weight += pc.sum(pc.binary_length(text)).as_py() or 0
         out = pa.BufferOutputStream()
         with _writer(out, self.job) as writer:
-            writer.write_table(pa.Table.from_batches(batches), row_group_size=len(rows))
+            writer.write_table(table, row_group_size=len(rows))
         group = pq.read_metadata(pa.BufferReader(out.getvalue())).row_group(0)
         compressed = sum(group.column(c).total_compressed_size for c in range(group.num_columns))
-        weight = int(placed.bytes[at[start : start + len(rows)]].sum() + len(rows) * _row_weight(self.job, shard))
         return self.job.note("sample", rank, {"weight": weight, "compressed": compressed})
 
 
@@ -663,7 +673,7 @@ class GatherWork:
         piece, job = self.pieces[rank], self.job
         sizes = {"documents": 0, "bytes": 0, "tokens": 0}
         path = job.state / "pieces" / f"{rank:05d}.parquet"
-        with atomic(path) as temporary, _writer(temporary, job) as writer:
+        with atomic(path) as temporary, _writer(temporary, job, self.row_group) as writer:
             for table in _regroup(self._sorted(piece), self.row_group):
                 writer.write_table(table.select(job.schema.names), row_group_size=table.num_rows)
                 sizes["documents"] += table.num_rows
@@ -672,22 +682,15 @@ class GatherWork:
         return job.note("gather", rank, sizes)
 
     def _sorted(self, piece: Piece) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-        """Per bucket: rows, and their order, of those that fall into the piece."""
+        """Rows of the piece, and their order: a bucket at a time, or about 64 MB of it where its documents are long."""
         for bucket, low, high in self._buckets(piece):
             batches = list(self._cells(bucket))
             keys = np.concatenate([b[KEY].to_numpy() for b in batches])
             order = np.argsort(keys, kind="stable")[low:high]
-            if len(order) < len(keys):  # take only those before anything is copied
-                wanted = np.sort(order)
-                starts = np.cumsum([0, *(b.num_rows for b in batches)])
-                cuts = np.searchsorted(wanted, starts)
-                batches = [
-                    b.take(pa.array(wanted[i:j] - s))
-                    for b, s, i, j in zip(batches, starts[:-1], cuts[:-1], cuts[1:], strict=True)
-                    if i < j
-                ]
-                order = np.searchsorted(wanted, order)
-            yield pa.concat_batches(batches), order
+            sizes = np.concatenate([_integers(b["text_bytes"]) for b in batches])[order]
+            parts = (np.cumsum(sizes) - sizes) // CHUNK_BYTES
+            for part in np.split(order, np.flatnonzero(np.diff(parts)) + 1):
+                yield _picked(batches, part)
 
     def _buckets(self, piece: Piece) -> Iterator[tuple[int, int, int]]:
         """(bucket, from, to): which rows of which buckets, counted in key order, make up the piece."""
@@ -720,6 +723,21 @@ class GatherWork:
                     yield batch if mine.all() else batch.filter(pa.array(mine))
 
 
+def _picked(batches: Sequence[pa.RecordBatch], order: np.ndarray) -> tuple[pa.RecordBatch, np.ndarray]:
+    """These rows of mapped batches in memory, and their order there."""
+    starts = np.cumsum([0, *(b.num_rows for b in batches)])
+    if len(order) < starts[-1]:  # take only those before anything is copied
+        wanted = np.sort(order)
+        cuts = np.searchsorted(wanted, starts)
+        batches = [
+            b.take(pa.array(wanted[i:j] - s))
+            for b, s, i, j in zip(batches, starts[:-1], cuts[:-1], cuts[1:], strict=True)
+            if i < j
+        ]
+        order = np.searchsorted(wanted, order)
+    return pa.concat_batches(batches), order
+
+
 def _regroup(parts: Iterator[tuple[pa.RecordBatch, np.ndarray]], rows: int) -> Iterator[pa.Table]:
     """Tables of exactly `rows` rows in the order given; only the last may be shorter."""
     held: list[pa.RecordBatch] = []
@@ -731,13 +749,20 @@ def _regroup(parts: Iterator[tuple[pa.RecordBatch, np.ndarray]], rows: int) -> I
             held.append(part)
             start, missing = start + part.num_rows, missing - part.num_rows
             if missing == 0:
-                yield pa.Table.from_batches([pa.concat_batches(held)] if len(held) > 1 else held)
-                held, missing = [], rows
+                yield _joined(held)
+                missing = rows
     if held:
-        yield pa.Table.from_batches([pa.concat_batches(held)])
+        yield _joined(held)
 
 
-def _writer(sink: Any, job: Job) -> pq.ParquetWriter:
+def _joined(held: list[pa.RecordBatch]) -> pa.Table:
+    """All of them as one chunk, since the bounds of chunks can be seen in the pages. Empties the list."""
+    whole = held[0] if len(held) == 1 else pa.concat_batches(held)
+    held.clear()
+    return pa.Table.from_batches([whole])
+
+
+def _writer(sink: Any, job: Job, row_group: int = ROW_GROUP) -> pq.ParquetWriter:
     schema = job.schema
     repeated = [f.name for f in schema if f.type == pa.string() and f.name not in _UNIQUE]
     return pq.ParquetWriter(
@@ -749,6 +774,7 @@ def _writer(sink: Any, job: Job) -> pq.ParquetWriter:
         write_statistics=[n for n in schema.names if n not in ("text", "html")],
         write_page_checksum=True,
         store_schema=True,
+        write_batch_size=ROW_GROUP if row_group == ROW_GROUP else 8,  # a page ends between these: few long documents a page
     )
 
 

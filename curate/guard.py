@@ -16,9 +16,9 @@ from pathlib import Path
 
 import orjson
 
+from curate.executors import WORKER
 from curate.storage import read_json, write_json
 
-ENABLED = "CURATE_WORKER"  # set in worker processes, which somebody watches
 SECONDS = "CURATE_PAGE_SECONDS"
 TIMEOUT, CRASH = "timeout", "crash"
 
@@ -30,7 +30,7 @@ class Guard:
     """
 
     def __init__(self, folder: Path, rank: int):
-        watched = os.environ.get(ENABLED) and threading.current_thread() is threading.main_thread()
+        watched = os.environ.get(WORKER) and threading.current_thread() is threading.main_thread()
         self._here: int | None = None
         self._strikes = _strikes(folder, rank)
         self._seconds = float(os.environ.get(SECONDS, 60))

@@ -109,7 +109,7 @@ def run(
     recipe: Recipe,
     out: str | Path,
     *,
-    executor: str = "local",
+    executor: str | executors.Inline | executors.Local = "local",
     workers: int | None = None,
     limit: int | None = None,
     memory_limit: int | None = None,
@@ -118,9 +118,9 @@ def run(
 ) -> Run:
     """Run a recipe into a folder, or go on where an earlier run of it stopped.
 
-    executor: "local" (a pool of processes) or "inline" (this process). workers: default one per core. limit: only the first
-    N documents in input order. memory_limit: bytes that a task's buffers may take. accept: ids of stages whose blast radius
-    was looked at and accepted. Returns the finished run; raises a CurateError.
+    executor: "local" (a pool of processes), "inline" (this process), or one made before. workers: default one per core.
+    limit: only the first N documents in input order. memory_limit: bytes that a task's buffers may take. accept: ids of
+    stages whose blast radius was looked at and accepted. Returns the finished run; raises a CurateError.
     """
     for stage_id in accept:
         if stage_id not in {i.id for i in recipe.stages}:
@@ -142,7 +142,7 @@ def run(
                 seed=recipe.output.seed,
                 memory_limit=memory_limit or 4 << 30,
             ),
-            pool=executors.make(executor, _workers(workers)),
+            pool=executors.make(executor, workers) if isinstance(executor, str) else executor,
             observer=observer or Observer(),
             limit=limit,
         )
@@ -151,12 +151,6 @@ def run(
         finally:
             engine.pool.close()
     return Run(root)
-
-
-def _workers(workers: int | None) -> int:
-    if workers is not None:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _output_columns(recipe: Recipe, bound: Plan) -> tuple[str, ...]:
