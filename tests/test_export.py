@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -498,34 +499,42 @@ def test_killed_at_any_write_and_any_delete(tmp_path: Path, tiny, monkeypatch: p
 # --------------------------------------------------------------------------------------------- memory
 
 _MEMORY = """
-import resource, sys
+import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from curate.dataset import Dataset, Generation
 from test_export import SCHEMA, Output, run
 root = Path({root!r})
 entries, names = run(Dataset(root, "documents", {{n: "" for n in SCHEMA.names}}, (), SCHEMA), Output(validation=0.01))
-print(sum(e.bytes for e in entries), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(sum(e.bytes for e in entries), int(peak.split()[1]) * 1024)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [30, 5000, 200_000])
-def test_memory_is_bounded(tmp_path: Path, words: int) -> None:
+@pytest.mark.parametrize("sizes", ["short", "long", "very long", "a few very long"])
+def test_memory_is_bounded(tmp_path: Path, sizes: str) -> None:
     """A corpus of 1 GB of short, long or very long documents in less than 600 MB."""
-    base = documents(max(20, 60_000 // words * 20), words)
-    size = sum(base["text_bytes"].to_pylist())
-    part = pa.concat_tables([base] * max(1, (64 << 20) // size)).combine_chunks()
-    data = corpus(tmp_path, part, shards=1)
-    one = data.generation.shards[0]
+    part = documents(2000, {"short": 30, "long": 5000}.get(sizes, 300))
+    if "very" in sizes:
+        long = "".join(part["text"].to_pylist()) * 6
+        texts = [long[i : i + (16 << 20)] for i in range(4)] + (part["text"].to_pylist() if "few" in sizes else [])
+        part = part.slice(0, len(texts)) if len(texts) < 2000 else pa.concat_tables([part, part.slice(0, 4)])
+        bytes_ = pa.array([len(t) for t in texts], pa.uint32())
+        part = part.set_column(1, "text", pa.array(texts)).set_column(5, "text_bytes", bytes_)
+    part = pa.concat_tables([part] * max(1, (64 << 20) // part.nbytes)).combine_chunks()
+    part = part.set_column(9, "record", pa.array(range(part.num_rows), pa.int64()))
     listed = []
-    for i in range((1 << 30) // one.bytes):
-        name = f"{i:05d}-copy.parquet"
-        (tmp_path / "documents" / name).symlink_to(tmp_path / "documents" / one.name)
-        listed.append(Shard(name, one.documents, one.bytes, one.tokens, one.sha256))
+    for i in range((1 << 30) // sum(part["text_bytes"].to_pylist()) + 1):
+        named = part.set_column(8, "file", pa.array([f"part-{i}"] * part.num_rows))
+        info = corpus(tmp_path / "one", named, shards=1).generation.shards[0]
+        (tmp_path / "documents").mkdir(exist_ok=True)
+        (tmp_path / "one" / "documents" / info.name).rename(tmp_path / "documents" / f"{i}.parquet")
+        listed.append(replace(info, name=f"{i}.parquet"))
     write_generation(tmp_path, "documents", SCHEMA, listed)
     script = _MEMORY.format(tests=str(Path(__file__).parent), root=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     written, peak = map(int, done.stdout.split())
+    print(f"{sizes}: {peak >> 20} MB")
     assert written > 900 << 20
     assert peak < 600 << 20
