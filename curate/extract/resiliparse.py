@@ -27,6 +27,7 @@ NOT_CONTENT = [
     *(f"#{name}" for name in ("header", "nav", "menu", "sidebar", "secondary", "footer", "breadcrumb", "breadcrumbs")),
     *(f"#{name}" for name in ("comments", "respond", "related", "cookie")),
 ]
+MAX_TRIES = 16  # scripts may be full of what looks like the tag
 _REGIONS = (b"main", b"article")
 # What looks like a tag inside these is none, or is not shown.
 _OPAQUE = [(b"<!--", b"-->")]
@@ -59,7 +60,9 @@ def _main(page: bytes) -> str:
 def _region(page: bytes, name: bytes) -> tuple[int, int] | None:
     """From the first start tag of this name that is a tag, to the last end tag; None if there is no such region."""
     start = page.find(b"<" + name)
-    while start >= 0:
+    for _ in range(MAX_TRIES):
+        if start < 0:
+            break
         after = page[start + 1 + len(name) : start + 2 + len(name)]
         if after in (b">", b" ", b"\n", b"\t", b"\r", b"/") and not _hidden(page, start):
             end = page.rfind(b"</" + name)
