@@ -9,6 +9,7 @@ that workers can be started first and load their libraries while the parent read
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.abc
 import os
 import pickle
@@ -159,6 +160,8 @@ def work(fd: int) -> None:
     from curate.phases import Phase
 
     pa.set_cpu_count(1)
+    gc.freeze()  # modules stay; batches are large and few, so the collector need not come by often
+    gc.set_threshold(50_000, 20, 20)
     phase: Phase | None = None
     while True:
         message = tasks.get()

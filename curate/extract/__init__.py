@@ -95,6 +95,8 @@ def check_size(html: bytes) -> None:
     Args:
         html: the page in UTF-8.
     """
+    if html.count(b"<") <= MAX_DEPTH and not _has_long_tag(html):
+        return
     data = np.frombuffer(html, np.uint8)
     opens = np.flatnonzero(data[:-1] == 0x3C)
     if len(opens) > MAX_TAGS:
@@ -114,6 +116,17 @@ def check_size(html: bytes) -> None:
         tag = _LONG_TAG.match(html, int(opens[k]), int(ends[k]))
         if tag and (found := len(_ATTRIBUTE.findall(tag.group(1)))) > MAX_ATTRIBUTES:
             raise Unextractable("too_many_nodes", f"an element with {found} attributes, more than {MAX_ATTRIBUTES}")
+
+
+def _has_long_tag(html: bytes) -> bool:
+    """Whether any two tags begin so far apart that the first could have too many attributes."""
+    at = html.find(b"<")
+    while 0 <= at < len(html) - 2 * MAX_ATTRIBUTES:
+        following = html.rfind(b"<", at + 1, at + 2 * MAX_ATTRIBUTES + 1)
+        if following < 0:
+            return True
+        at = following
+    return False
 
 
 def _depth(html: bytes) -> int:

@@ -31,19 +31,21 @@ MAX_TRIES = 16  # scripts may be full of what looks like the tag
 _REGIONS = (b"main", b"article")
 # What looks like a tag inside these is none, or is not shown.
 _OPAQUE = [(b"<!--", b"-->")]
-_OPAQUE += [(b"<" + name, b"</" + name) for name in (b"script", b"style", b"template", b"textarea", b"noscript", b"svg")]
+_OPAQUE += [(b"<" + name, b"</" + name) for name in (b"script", b"template", b"noscript")]
 
 
 def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
     """Main text, title and language of a page. Raises Unextractable."""
     page = to_utf8(html, charset)
-    text = _main(page)
-    title, language = head_facts(page[:HEAD_WITHIN].decode(errors="ignore"))
+    lower = page.lower()
+    text = _main(page, lower)
+    body = lower.find(b"<body", 0, HEAD_WITHIN)
+    title, language = head_facts(page[: body if body > 0 else HEAD_WITHIN].decode(errors="ignore"))
     return Extracted(text, title, language)
 
 
-def _main(page: bytes) -> str:
-    lower, best = page.lower(), ""
+def _main(page: bytes, lower: bytes) -> str:
+    best = ""
     for name in _REGIONS:
         found = _region(lower, name)
         if found:
