@@ -38,13 +38,15 @@ def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
     """Main text, title and language of a page. Raises Unextractable."""
     page = to_utf8(html, charset)
     lower = page.lower()
-    text = _main(page, lower)
     body = lower.find(b"<body", 0, HEAD_WITHIN)
     title, language = head_facts(page[: body if body > 0 else HEAD_WITHIN].decode(errors="ignore"))
-    return Extracted(text, title, language)
+    if body > 0 and not _hidden(lower, body):  # a head has no text, but often most of the scripts
+        page, lower = page[body:], lower[body:]
+    return Extracted(_main(page, lower), title, language)
 
 
 def _main(page: bytes, lower: bytes) -> str:
+    """The text of the main part. lower: the page in lower case."""
     best = ""
     for name in _REGIONS:
         found = _region(lower, name)
