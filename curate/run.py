@@ -65,8 +65,9 @@ class Inputs:
     def of(recipe: Recipe, limit: int | None) -> Inputs:
         """Look at the inputs of a recipe. Raises SourceError."""
         schema, files = document_schema(inventory(recipe.source), recipe.source)
-        if recipe.source.extract != "none" and any(f.kind in ("warc", "html") for f in files):
-            extract.load(recipe.source.extract)  # a wrong name or a missing package is known now
+        name = recipe.source.extract
+        if name != "none" and (name not in extract.names() or any(f.kind in ("warc", "html") for f in files)):
+            extract.load(name)  # a wrong name or a missing package is known now
         source = recipe.resolved()["source"]
         kind, options = next(iter(source.items()))
         decides = {k: v for k, v in options.items() if k != "paths"}

@@ -7,12 +7,14 @@ import json
 import os
 import resource
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from corpus import curate, mixed, recipe, refused, rows, write_jsonl
 
 from curate.recipe import Recipe
@@ -127,12 +129,17 @@ def test_jsonl(tmp_path: Path) -> None:
     assert {at: reason for _, at, reason in rejects(finished)} == expected
 
 
-def test_truncated_jsonl_gz(tmp_path: Path) -> None:
-    packed = gzip.compress(b"".join(json.dumps(d).encode() + b"\n" for d in rows(500)))
-    path = tmp_path / "x.jsonl.gz"
-    path.write_bytes(packed[: len(packed) // 2])
-    finished = ran(tmp_path, path)
-    assert 0 < finished.summary["documents"] < 500
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_compressed_jsonl_that_breaks_off(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """What comes before the end is kept, the cut line and the end are written down; several members are one file."""
+    lines = [json.dumps(d).encode() + b"\n" for d in rows(800)]
+    packed = pack(b"".join(lines[:300])) + pack(b"".join(lines[300:]))
+    path = tmp_path / f"x.jsonl.{'gz' if pack is gzip.compress else 'zst'}"
+    path.write_bytes(packed)
+    assert ran(tmp_path, path).summary["documents"] == 800
+    path.write_bytes(packed[:-1000])
+    finished = run(Recipe.load(recipe(tmp_path, EMPTY)).with_inputs([str(path)]), tmp_path / "cut", executor="inline")
+    assert 300 < finished.summary["documents"] < 800
     assert "quarantine.damaged" in {r for _, _, r in rejects(finished)}
 
 
@@ -175,7 +182,8 @@ def test_misuse_is_one_line(tmp_path: Path) -> None:
     [
         ("name: x\nstages:\n  - word_cuont\n", "recipe.yaml:3: unknown stage 'word_cuont'; did you mean 'word_count'?"),
         (
-            "name: x\nstages:\n  - where: {sgl: 'a > 1'}\n", "recipe.yaml:3: stage 'where': parameter 'sgl' is unknown; did you mean 'sql'?",
+            "name: x\nstages:\n  - where: {sgl: 'a > 1'}\n",
+            "recipe.yaml:3: stage 'where': parameter 'sgl' is unknown; did you mean 'sql'?",
         ),
         ("name: x\nstages:\n  - where\n", "'sql' is missing"),
         ("name: x\nstages:\n  - word_count\n    max_drop: 1\n", "recipe.yaml:4: not YAML"),

@@ -7,13 +7,16 @@ must have the same schema. What does not fit later, a new key or a value of anot
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
+import zstandard
 
 from curate.errors import RecipeError, did_you_mean
 from curate.sources import BASE, EXTRA, MAPPED, InputFile, NoText, Reading, Source, column_name, row_batches, unify
@@ -31,17 +34,46 @@ _TYPES = {
 }
 
 
-def decompressed(stream: BinaryIO, name: str) -> BinaryIO:
-    """The stream itself, or what its .gz or .zst wraps."""
+def decompressed(stream: BinaryIO, name: str) -> Any:
+    """The stream itself, or what its .gz or .zst wraps: an object with `read`."""
     if name.lower().endswith(".gz"):
-        import gzip
-
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+        return _Unpacked(stream, lambda: zlib.decompressobj(31))
     if name.lower().endswith(".zst"):
-        import zstandard
-
-        return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)  # type: ignore[return-value]
+        return _Unpacked(stream, lambda: zstandard.ZstdDecompressor().decompressobj())
     return stream
+
+
+class _Unpacked:
+    """Decompresses member after member, and gives out all that comes before a damage or a premature end.
+
+    gzip's own reader raises and keeps what it had read to itself; zstandard's takes a cut stream for a whole one.
+    """
+
+    FEED = 16 << 10  # compressed bytes at a time: bounds what they can inflate to, and what a damage takes with it
+
+    def __init__(self, stream: BinaryIO, make: Callable[[], Any]):
+        self._stream, self._make = stream, make
+        self._member: Any = None
+        self._left = b""
+
+    def read(self, n: int = -1) -> bytes:
+        """Some bytes, b"" at the end. Raises EOFError where the stream breaks off, the library's error where it is damaged."""
+        while True:
+            packed, self._left = self._left or self._stream.read(self.FEED), b""
+            if not packed:
+                if self._member is not None:
+                    self._member = None
+                    raise EOFError("the compressed stream breaks off")
+                return b""
+            if self._member is None:
+                if not packed.strip(b"\0"):  # padding, as tapes and block devices leave it
+                    continue
+                self._member = self._make()
+            data = self._member.decompress(packed)
+            if self._member.eof:
+                self._left, self._member = self._member.unused_data, None
+            if data:
+                return data
 
 
 def _lines(stream: BinaryIO, offset: int, stop: int) -> Iterator[tuple[int, bytes | None]]:
@@ -83,7 +115,7 @@ def schema(file: InputFile, source: Source) -> pa.Schema:
     found: dict[str, pa.DataType | None] = {}
     lines = 0
     with Reading(file, source, BASE).open() as raw:
-        for _, line in _lines(decompressed(raw, file.name), 0, -1):
+        for _, line in _until_damage(_lines(decompressed(raw, file.name), 0, -1)):
             if line is None or not line.strip():
                 continue
             try:
@@ -104,6 +136,12 @@ def schema(file: InputFile, source: Source) -> pa.Schema:
     declared = {name: _declared(name, kind) for name, kind in source.columns.items()}
     kinds = {**{k: t for k, t in found.items() if t is not None and not pa.types.is_null(t)}, **declared}
     return pa.schema(list(kinds.items()))
+
+
+def _until_damage(lines: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytes | None]]:
+    """The lines before the place where a compressed stream breaks off; reading says so when it comes there."""
+    with contextlib.suppress(EOFError, zlib.error, zstandard.ZstdError):
+        yield from lines
 
 
 def _infer(value: Any) -> pa.DataType | None:
@@ -147,7 +185,7 @@ def _rows(reading: Reading, start: int, stop: int) -> Iterator[dict[str, Any]]:
                 row = _row(reading, at, line, source, columns)
                 if row is not None:
                     yield row
-        except (EOFError, OSError, ValueError) as error:
+        except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
             reading.reject(-1, "quarantine.damaged", f"{type(error).__name__}: {error}")
 
 

@@ -183,8 +183,9 @@ def test_wet(tmp_path: Path, packed: str) -> None:
         body = f"Zeile {i}\nmit Text über Köln".encode()
         return (
             (
-                f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: https://a.test/{i}\r\nWARC-Date: 2024-01-02T03:04:05Z\r\n"
-                f"WARC-Record-ID: <urn:uuid:{i}>\r\nWARC-Identified-Content-Language: deu\r\nContent-Type: text/plain\r\n"
+                f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: https://a.test/{i}\r\n"
+                f"WARC-Date: 2024-01-02T03:04:05Z\r\nWARC-Record-ID: <urn:uuid:{i}>\r\n"
+                f"WARC-Identified-Content-Language: deu\r\nContent-Type: text/plain\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             ).encode()
             + body
