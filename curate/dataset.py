@@ -171,7 +171,7 @@ class _Cursor:
     def __init__(self, path: Path, columns: list[str]):
         self._path, self._columns = path, columns
         self._file = open_table(path)
-        self._group, self._rows, self._table = -1, np.empty(0, np.uint32), None
+        self._group, self._rows, self._table = -1, np.empty(0, np.uint32), pa.table({})
 
     def take(self, live: np.ndarray) -> dict[str, pa.Array]:
         while len(self._rows) == 0 or self._rows[-1] < live[0]:

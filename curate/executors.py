@@ -67,7 +67,8 @@ class Local:
         while len(self._pool) < self.workers:  # one may have died in an earlier phase
             self._pool.append(_Worker())
         message = pickle.dumps(phase)
-        free, busy = list(self._pool), {}
+        free = list(self._pool)
+        busy: dict[Any, tuple[_Worker, int]] = {}
         error: BaseException | None = None
         while busy or (waiting and error is None):
             while free and waiting and error is None:
@@ -76,7 +77,7 @@ class Local:
                 worker.send(message, rank)
                 busy[worker.pipe] = worker, rank
             for pipe in wait(list(busy)):
-                worker, rank = busy.pop(pipe)  # type: ignore[arg-type]
+                worker, rank = busy.pop(pipe)
                 outcome = worker.receive(phase, rank)
                 if isinstance(outcome, _Again):
                     waiting.append(rank)

@@ -86,7 +86,7 @@ class IngestWork:
                     rejects.extend({"corpus": file.corpus, "file": file.name, **r} for r in reading.rejects)
                     for key, n in reading.counters.items():
                         counters[key] = counters.get(key, 0) + n
-                entry = {"file": part.file, "documents": seen, "rejected": len(reading.rejects)}
+                entry: dict[str, Any] = {"file": part.file, "documents": seen, "rejected": len(reading.rejects)}
                 if part.start == 0:
                     with contextlib.suppress(OSError):
                         entry["sha256"] = reading.sha256()
@@ -272,7 +272,7 @@ class DocumentsWork:
 
     def run(self, phase: Phase, rank: int) -> dict[str, Any]:
         shards: list[Shard] = []
-        inputs = {}
+        inputs: dict[int, dict[str, Any]] = {}
         counters: dict[str, int] = {}
         rejected = 0
         for record in self.ingest.records():

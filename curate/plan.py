@@ -155,7 +155,8 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
     nobody wrote before it, or one that is older than the text.
     """
     free = {f.name: Column(f.type, "", 0 if f.name in ("text", "tokens", "text_bytes") else None, "") for f in schema}
-    columns, drops, nodes = dict(free), [], []
+    columns, nodes = dict(free), []
+    drops: list[str] = []
     version = generation = 0
     fingerprint = upstream
     for index, item in enumerate(items):

@@ -309,7 +309,7 @@ def _make(cls: type, given: Any, lines: _Lines, path: tuple[Any, ...], what: str
         return pydantic.TypeAdapter(cls).validate_python({names[key]: value for key, value in given.items()})
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        keys = {field_name: key for key, field_name in names.items()}
+        keys: dict[Any, str] = {field_name: key for key, field_name in names.items()}
         at = [str(keys.get(p, p)) for p in first["loc"]]
         cause = (first.get("ctx") or {}).get("error")
         said = str(cause or first["msg"]).removeprefix("Value error, ")
@@ -356,7 +356,7 @@ def _override_source(raw: dict[str, Any], rest: list[str], value: Any) -> None:
 
 
 def _override_stage(raw: dict[str, Any], address: str, value: Any) -> None:
-    stages = [{s: None} if isinstance(s, str) else dict(s) for s in raw.get("stages") or []]
+    stages: list[dict[str, Any]] = [{s: None} if isinstance(s, str) else dict(s) for s in raw.get("stages") or []]
     ids: dict[str, int] = {}
     used: dict[str, int] = {}
     for i, stage in enumerate(stages):
@@ -434,7 +434,7 @@ def for_stage(name: str, parameters: Sequence[str] = ()) -> Recipe:
         given[key] = yaml_value(text)
     lines = _Lines("--param", None)
     stage = _make(cls, given, lines, (), f"stage {name!r}: parameter")
-    pages = {"keep_html": True, "extract": "none"} if "html" in stage.reads() else {}
+    source = Source(keep_html=True, extract="none") if "html" in stage.reads() else Source()
     policy = Policy(max_drop=cls.max_drop, max_cluster=cls.max_cluster)
     item = Item(stage=stage, id=name.rpartition(":")[2], policy=policy)
-    return Recipe(name=f"apply-{item.id}", source=Source(**pages), stages=(item,))
+    return Recipe(name=f"apply-{item.id}", source=source, stages=(item,))

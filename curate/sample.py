@@ -1278,6 +1278,7 @@ def chunked(rng: random.Random, page: Record) -> Record:
 
 def with_nuls(rng: random.Random, article: Article) -> Article:
     """NUL bytes before some words of the text: never inside a tag, where they would change the page's structure as well."""
+
     def gap(_: re.Match) -> str:
         return rng.choice((" ", " ", " ", " \0"))
 

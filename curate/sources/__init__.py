@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from curate.errors import MissingExtra, RecipeError, SourceError, did_you_mean
 from curate.guard import Guard
+from curate.storage import sha256_stream
 
 KINDS = ("warc", "jsonl", "parquet", "hf", "text", "html")
 SMALL_SPLIT, LARGE_SPLIT = 4 << 20, 256 << 20
@@ -294,13 +295,13 @@ def document_schema(files: Sequence[InputFile], source: Source) -> tuple[pa.Sche
             raise _unreadable(file, error) from error
         for f in schema:
             _add_column(extra, f, file.path, source)
-    for number, error in without:
+    for number, lacks in without:
         file = files[number]
         bare = {n for n, _ in without}
         beside = [f for n, f in enumerate(files) if f.corpus == file.corpus and n not in bare]
         if not file.found or not beside or file.kind in {f.kind for f in beside}:
-            raise error
-        marked[number] = replace(file, no_text=str(error))
+            raise lacks
+        marked[number] = replace(file, no_text=str(lacks))
     fields = list(BASE)
     if source.keep_html:
         fields.append(pa.field("html", pa.binary()))
@@ -400,7 +401,7 @@ class Reading:
                 pass
             return self._hashing.hexdigest()
         with self.open() as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return sha256_stream(stream)
 
     def reject(self, record: int, reason: str, detail: str = "", id: str | None = None, url: str | None = None) -> None:
         """Put a record that is not passed on into the ledger, with its place and its reason."""

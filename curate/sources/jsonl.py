@@ -228,14 +228,14 @@ def _row(
             row[name] = _string(value.pop(name))
     extra: dict[str, Any] = {}
     for key, item in value.items():
-        name = column_name(key, source)
+        column = column_name(key, source)
         if item is None:
             continue
-        if name not in columns or not _fits(item, columns[name]):
+        if column not in columns or not _fits(item, columns[column]):
             extra[key] = item
             reading.count("extra_values")
         else:
-            row[name] = item
+            row[column] = item
     if extra:
         row[EXTRA] = json.dumps(extra, ensure_ascii=False, sort_keys=True)
     return row
