@@ -209,10 +209,13 @@ def run_guarded(node: Node, call: BatchFn, batch: pa.RecordBatch, phase: str) ->
             raise StageError(
                 f"stage {node.id!r}, phase {phase}, row {batch[ROW][0]}: {type(error).__name__}: {error}"
             ) from error
-        columns = {ROW: batch[ROW], **{f.name: pa.nulls(1, f.type) for f in node.stage.writes()}}
-        columns.update((f.name, pa.nulls(1, f.type)) for f in DROP_SCHEMA if f.name != ROW)
-        columns[REASON] = pa.array([f"error.{type(error).__name__}"])
-        return pa.RecordBatch.from_pydict(columns)
+        return with_columns(_nothing(node, batch[ROW]), {REASON: pa.array([f"error.{type(error).__name__}"])})
+
+
+def _nothing(node: Node, rows: pa.Array) -> pa.RecordBatch:
+    """Rows of which a stage wrote nothing, in the schema of what it writes and drops."""
+    schema = pa.schema([*node.stage.writes(), *(f for f in DROP_SCHEMA if f.name != ROW)])
+    return pa.RecordBatch.from_pydict({ROW: rows, **{f.name: pa.nulls(len(rows), f.type) for f in schema}})
 
 
 class ShardSink:
@@ -300,7 +303,8 @@ class PassWork:
         else:
             for _ in self._stream(phase, rank, shards[0], generation, record):
                 pass
-        record["stages"] = merge_tallies([tally(self.work.nodes, context, shard) for shard in shards])
+        nodes = (*self.work.nodes, *filter(None, [self.work.expand]))
+        record["stages"] = merge_tallies([tally(nodes, context, shard) for shard in shards])
         return record
 
     def _stream(self, phase: Phase, rank: int, shard: int, generation: Generation, record: dict[str, Any]) -> Batches:
@@ -390,16 +394,14 @@ def expand(
     stage = node.stage
     assert isinstance(stage, Expand)
     parts: list[pa.RecordBatch] = []
-    failed: list[pa.RecordBatch] = []
 
     def call(part: pa.RecordBatch) -> pa.RecordBatch:
         parts.append(_children(node, stage, part))
-        return part
+        return _nothing(node, part[ROW])
 
     given = batch.select([ROW, *stage.reads()])
     outcome = run_guarded(node, call, given, phase)
-    if REASON in outcome.schema.names:  # only the guard sets it
-        failed = [outcome.filter(pc.is_valid(outcome[REASON])).select(DROP_SCHEMA.names)]
+    errors = outcome.filter(pc.is_valid(outcome[REASON])).select(DROP_SCHEMA.names)  # only the guard gives a reason
     made = pa.concat_batches(parts or [pa.RecordBatch.from_pylist([], pa.schema([(PARENT, pa.uint32()), *stage.writes()]))])
     rows = batch[ROW].to_numpy()
     parent = made[PARENT].to_numpy()
@@ -419,8 +421,7 @@ def expand(
         {f.name: pa.array(childless) if f.name == ROW else pa.nulls(len(childless), f.type) for f in DROP_SCHEMA}
     )
     gone = with_columns(gone, {REASON: pa.array(["no_output"] * len(childless), pa.string())})
-    if failed:
-        errors = failed[0]
+    if errors.num_rows:
         gone = gone.filter(pc.invert(pc.is_in(gone[ROW], value_set=errors[ROW])))
         gone = pa.concat_batches([gone, errors]).sort_by(ROW)
     return pa.RecordBatch.from_pydict({name: columns[name] for name in schema.names}, schema=schema), gone

@@ -406,10 +406,8 @@ class _Engine:
 
     def _judge(self, part: Pass, phase: Phase) -> None:
         """Blast radius and failed rows, before anything reads what the pass dropped."""
-        if not part.nodes:
-            return
         totals = merge_tallies([record["stages"] for record in phase.records()])
-        for node in part.nodes:
+        for node in (*part.nodes, *filter(None, [part.expand])):
             entry = totals.get(node.id)
             if not entry:
                 continue

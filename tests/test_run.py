@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from corpus import RECIPE, curate, mixed, recipe, refused, rows, write_jsonl
 
+from curate import Annotator, Expand, Filter
 from curate import dataset as dataset_module
 from curate.errors import BlastRadiusError, RunConflict, StageError
-from curate.recipe import Recipe
+from curate.plan import Item
+from curate.recipe import Output, Recipe
 from curate.run import Run, run
+from curate.sources import Source
 
 
 def go(tmp_path: Path, data: Path, body: str = RECIPE, out: str = "run", **options: object) -> Run:
@@ -315,6 +320,30 @@ class Deadly(Brittle):
 '''
 
 
+def test_failing_rows_of_a_stage_that_makes_rows(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "x.jsonl", [{"text": "poison" if i == 777 else f"text {i}"} for i in range(2000)])
+    made = Recipe(name="x", source=Source(paths=(str(data),)), stages=(Item(stage=BrittleExpand(), id="bad"),))
+    entry = run(made, tmp_path / "run", executor="inline").summary["stages"][1]
+    assert entry["drops"] == {"error.ValueError": 1} and entry["rows_out"] == 1999
+    data = write_jsonl(tmp_path / "y.jsonl", [{"text": "poison"} for _ in range(3)])
+    made = Recipe(name="x", source=Source(paths=(str(data),)), stages=(Item(stage=BrittleExpand(), id="bad"),))
+    with pytest.raises(StageError, match=r"'bad' failed on 3 of 3 rows .*max_errors"):
+        run(made, tmp_path / "all", executor="inline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrittleExpand(Expand):
+    """Passes documents on, and cannot stand poison."""
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([("text", pa.string())])
+
+    def expand(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if "poison" in batch["text"].to_pylist():
+            raise ValueError("a poisoned text")
+        return pa.RecordBatch.from_pydict({"_parent": batch["_row"], "text": batch["text"]})
+
+
 def test_a_dead_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "lab.py").write_text(LAB)
     path = recipe(tmp_path, "name: d\nsource: auto\nstages: ['lab:Deadly']\n")
@@ -324,15 +353,6 @@ def test_a_dead_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_breaks_its_contract(tmp_path: Path) -> None:
-    from dataclasses import dataclass
-
-    import pyarrow as pa
-
-    from curate import Annotator, Filter
-    from curate.plan import Item
-    from curate.recipe import Output
-    from curate.sources import Source
-
     @dataclass(frozen=True, kw_only=True)
     class Wrong(Filter):
         """Gives a reason that it does not declare."""
