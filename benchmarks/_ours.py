@@ -49,8 +49,13 @@ def count_records(folder: Path) -> dict[str, Any]:
     return {"records": sum(kinds.values()), "kinds": dict(kinds), "html": html, "html_bytes": size}
 
 
-def build_parquet(data: Path, out: Path, megabytes: float, files: int = 6, row_group: int = 5000) -> dict[str, Any]:
-    """Repeat domains and quality, each copy under ids of its own, up to `megabytes` of text, in `files` files."""
+def build_parquet(
+    data: Path, out: Path, megabytes: float, characters: int = 0, files: int = 6, row_group: int = 5000
+) -> dict[str, Any]:
+    """Repeat domains and quality, each copy under ids of its own, up to `megabytes` of text, in `files` files.
+
+    characters: cut every text to so many, to see what a document costs rather than a byte; 0 leaves them whole.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -58,6 +63,8 @@ def build_parquet(data: Path, out: Path, megabytes: float, files: int = 6, row_g
     columns = ["id", "text", "source", "lang"]
     tables = [pq.read_table(data / name / f"{name}.parquet", columns=columns) for name in ("domains", "quality")]
     base = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    if characters:
+        base = base.set_column(1, "text", pc.utf8_slice_codeunits(base["text"], 0, characters))
     sizes = pc.cast(pc.binary_length(base["text"]), pa.int64()).to_pylist()
     copies, rows, left = [], 0, int(megabytes * 1e6)
     while left > 0:
@@ -220,7 +227,7 @@ def main() -> None:
     elif args.command == "count":
         answer = count_records(paths[0])
     elif args.command == "parquet":
-        answer = build_parquet(paths[0], paths[1], float(args.paths[2]))
+        answer = build_parquet(paths[0], paths[1], float(args.paths[2]), int(args.paths[3]))
     elif args.command == "ledger":
         answer = read_ledger(paths[0])
     elif args.command == "pages":

@@ -185,7 +185,7 @@ def part_warc(args: argparse.Namespace, work: Path) -> dict[str, Any]:
 def part_parquet(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Parquet through a pipeline that does nothing."""
     source, warm = work / "parquet", work / "warm-parquet"
-    built = helper(sys.executable, "_ours.py", "parquet", args.data, source, str(args.parquet_mb))
+    built = helper(sys.executable, "_ours.py", "parquet", args.data, source, str(args.parquet_mb), str(args.parquet_characters))
     copy(sorted(source.iterdir())[:1], warm)
     sides = [
         datatrove_side("parquet", "parquet-lean", args.repeats, args.peer_python, args.workers),
@@ -363,6 +363,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--real", action="store_true", help="add crawl/real/*arc.gz")
     parser.add_argument("--growth", type=int, default=4, help="one more run on the archives this many times over; 0 for none")
     parser.add_argument("--parquet-mb", type=float, default=250)
+    parser.add_argument("--parquet-characters", type=int, default=0, help="cut texts to so many characters (0: whole)")
     parser.add_argument("--extractors", nargs="+", help="for `f1`; default all that there are")
     parser.add_argument("--peer-python", type=Path, default=Path(peer), help="runs datatrove (or CURATE_PEER_PYTHON)")
     parser.add_argument("--work", type=Path, help="scratch folder, default a temporary one")
