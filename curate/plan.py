@@ -144,8 +144,13 @@ def plain_params(value: Any, stage: Stage) -> Any:
     if isinstance(value, str) and value in stage.files():
         return "<file>"
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return one_number(value)
     raise RecipeError(f"stage {type(stage).__name__}: parameters must be plain values, not {type(value).__name__}")
+
+
+def one_number(value: Any) -> Any:
+    """64 for 64.0: a whole number is the same parameter in Python, in YAML and by default, and must have one fingerprint."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
 
 
 def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
@@ -166,6 +171,8 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
             _check_column(name, item, columns, items[index + 1 :], version, index)
         fingerprint = fingerprint_of(stage, fingerprint)
         writes = _written(stage, item)
+        if isinstance(stage, Expand):  # transient columns stay behind, but for those that it reads
+            columns = {n: c for n, c in columns.items() if n in reads or not _is_transient(c, nodes)}
         node = Node(
             item=item,
             index=index,
@@ -184,7 +191,7 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
         layer = node.layer
         if isinstance(stage, Expand):
             generation, layer, drops = generation + 1, "", []
-            columns = {n: Column(c.type, "", c.version, c.writer) for n, c in columns.items() if not _is_transient(n, c, nodes)}
+            columns = {n: Column(c.type, "", c.version, c.writer) for n, c in columns.items() if not _is_transient(c, nodes)}
         for f in writes:
             columns[f.name] = Column(f.type, layer, made_from, item.id)
         if not isinstance(stage, Expand):
@@ -192,7 +199,7 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
     return Plan(nodes=tuple(nodes), columns=columns, drops=tuple(drops), generation=generation, fingerprint=fingerprint)
 
 
-def _is_transient(name: str, column: Column, nodes: Sequence[Node]) -> bool:
+def _is_transient(column: Column, nodes: Sequence[Node]) -> bool:
     return any(n.item.transient and n.id == column.writer for n in nodes)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from curate.errors import RecipeError, did_you_mean
-from curate.plan import Item, Policy
+from curate.plan import Item, Policy, one_number
 from curate.sources import Source
 from curate.stage import Stage, param_fields, params
 from curate.stages import find, name_of
@@ -392,7 +392,7 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
-    return value
+    return one_number(value)
 
 
 def _dump_item(item: Item) -> dict[str, Any]:
