@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from curate import __version__, executors, export, extract, ingest, ledger, tokens
 from curate.dataset import Dataset, Generation
-from curate.errors import BlastRadiusError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
+from curate.errors import BlastRadiusError, ColumnError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
 from curate.memory import FEWEST
 from curate.phases import Context, GenerationWork, PassWork, Phase, StepWork, dataset, merge_tallies, view
 from curate.plan import Node, Pass, Plan, cut, plain_params, resolve
@@ -31,7 +31,16 @@ from curate.recipe import Recipe
 from curate.sources import InputFile, document_schema, inventory, splits
 from curate.stage import Expand, GlobalStage, params
 from curate.stages import name_of
-from curate.storage import canonical, read_json, remove_temporaries, write_bytes, write_json, write_table
+from curate.storage import (
+    TEMPORARY,
+    canonical,
+    read_json,
+    remove_temporaries,
+    remove_tree,
+    write_bytes,
+    write_json,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from curate.manifest import Manifest
@@ -157,6 +166,12 @@ def run(
 def _output_columns(recipe: Recipe, bound: Plan) -> tuple[str, ...]:
     transient = {i.id for i in recipe.stages if i.transient}
     hidden = {name for name, column in bound.columns.items() if column.writer in transient}
+    gone = hidden.intersection(recipe.output.columns)
+    if gone:
+        name = min(gone)
+        raise ColumnError(
+            f"output.columns: {name!r} of stage {bound.columns[name].writer!r} is transient; leave out one of both"
+        )
     last = dataset(Context(root=Path()), 0, bound.columns, bound.drops)
     return export.columns_of(last, recipe.output, hidden)
 
@@ -228,7 +243,7 @@ class _Engine:
                     f"{self.root} holds documents of another input, source option, tokenizer or --limit; "
                     "only stages may be edited in place: give another folder with -o"
                 )
-        elif any(p.name != "lock" for p in self.root.iterdir()):
+        elif any(p.name != "lock" and not p.name.startswith(TEMPORARY) for p in self.root.iterdir()):
             raise RunConflict(f"{self.root} is neither empty nor a run; give another folder with -o")
         accepted = {*known["accepted"], *(n.key for n in self.plan.nodes if n.id in accept)}
         self._accepted = accepted
@@ -305,7 +320,7 @@ class _Engine:
             else:
                 if part not in state:
                     state.append(part)
-                self._fit(part, tuple(state), generation)
+                self._fit(part, tuple(state), generation, lost)
 
     def _generation(self, part: Pass | Node) -> int:
         return part.last.generation if isinstance(part, Pass) else part.generation
@@ -318,10 +333,11 @@ class _Engine:
             tasks = len(groups)
         ids = [n.id for n in (*part.nodes, part.fit, part.expand) if n]
         phase = self._phase(part.label, part.last.fingerprint, tasks, PassWork(part, state, groups), ids)
-        for node in part.nodes:
-            if node.key in lost:
-                shutil.rmtree(self.root / node.drops)
-                shutil.rmtree(phase.folder, ignore_errors=True)
+        if any(n.key in lost for n in (*part.nodes, part.fit) if n):
+            remove_tree(phase.folder)  # before the drops, by which a lost stage is known
+            for node in part.nodes:
+                if node.key in lost:
+                    remove_tree(self.root / node.drops)
         self._do(phase)
         self._judge(part, phase)
         if part.expand:
@@ -346,14 +362,17 @@ class _Engine:
             sizes.append((rows, size))
         return tuple(tuple(g) for g in node.stage.group(sizes))
 
-    def _fit(self, node: Node, state: tuple[Node, ...], generation: Generation) -> None:
+    def _fit(self, node: Node, state: tuple[Node, ...], generation: Generation, lost: set[str]) -> None:
         assert isinstance(node.stage, GlobalStage)
         for i, step in enumerate(node.stage.steps(len(generation.shards), generation.documents)):
             if i == 0 and step.reads is not None:
                 continue  # ran with the pass before
             tasks = len(generation.shards) if step.reads is not None else step.tasks
             work = StepWork(node, i, state)
-            phase = self._do(self._phase(f"{node.id}.{step.name}", node.fingerprint, tasks, work, [node.id]))
+            phase = self._phase(f"{node.id}.{step.name}", node.fingerprint, tasks, work, [node.id])
+            if node.key in lost:
+                remove_tree(phase.folder)
+            self._do(phase)
             for record in phase.records():
                 peak = record.get("counters", {}).get("cluster", 0)
                 self._peaks[node.key] = max(self._peaks.get(node.key, 0), peak)
@@ -375,15 +394,18 @@ class _Engine:
         readers = []
         for other in self.plan.nodes[node.index + 1 :]:
             reads = {*other.stage.reads(), *(other.stage.fit_reads() if isinstance(other.stage, GlobalStage) else ())}
-            if any(other.before[n].layer == node.layer for n in names & reads):
+            if other.item.policy.max_drop is not None:
+                reads.add("language")  # by which a blast radius is measured
+            if any(n in other.before and other.before[n].layer == node.layer for n in names & reads):
                 readers.append(other)
         return readers
 
     def _drop_transient(self, part: Pass) -> None:
-        done = part.nodes[-1].index if part.nodes else -1
+        last = part.expand or (part.nodes[-1] if part.nodes else None)
+        done = last.index if last else -1
         for node in self.plan.nodes:
             if node.item.transient and len(node.writes) and ([node, *self._readers(node)])[-1].index <= done:
-                shutil.rmtree(self.root / node.layer, ignore_errors=True)
+                remove_tree(self.root / node.layer)
 
     def _lost(self) -> set[str]:
         """Transient stages whose columns went after their last reader, but that an edit has given another one."""
@@ -395,12 +417,14 @@ class _Engine:
         return lost
 
     def _complete(self, node: Node) -> bool:
+        """Whether a stage has been through all shards of its generation."""
         if isinstance(node.stage, Expand):
             return (self.root / node.new_generation / "manifest.json").exists()
-        if node.generation >= len(self.context.generations):
+        made_by = [n for n in self.plan.nodes[: node.index] if isinstance(n.stage, Expand)]
+        folder = made_by[-1].new_generation if made_by else "documents"
+        if not (self.root / folder / "manifest.json").exists():
             return False
-        shards = Generation.load(self.root, self.context.generations[node.generation]).shards
-        return all((self.root / node.drops / shard.name).exists() for shard in shards)
+        return all((self.root / node.drops / shard.name).exists() for shard in Generation.load(self.root, folder).shards)
 
     # ------------------------------------------------------------------ judgement
 
@@ -458,11 +482,11 @@ class _Engine:
         work = ledger.LedgerWork(self.plan, folder, self._ingest_work.drops, self._ingest_work.tasks, shards)
         phase = self._phase("ledger", fingerprint, work.tasks, work)
         if not (self.root / folder).exists():  # its parts went when it was merged: count again, it is cheap
-            shutil.rmtree(phase.folder, ignore_errors=True)
+            remove_tree(phase.folder)
         self._do(phase)
         table = ledger.merge(self.root, folder, work.tasks)
         write_table(self.root / "ledger.parquet", table)
-        shutil.rmtree(self.root / folder, ignore_errors=True)
+        remove_tree(self.root / folder)
         ids = ["ingest", *(n.id for n in self.plan.nodes), "export"]
         return ledger.summary(table, ids, [n.id for n in self.plan.nodes if isinstance(n.stage, Expand)])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -157,10 +158,22 @@ def read_partition(path: Path | str, partition: int) -> pa.Table:
         return file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
 
 
+def remove_tree(folder: Path) -> None:
+    """Delete a folder so that a kill leaves all of it or nothing under its name; no error if there is none."""
+    temporary = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
+    try:
+        folder.rename(temporary)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(temporary)
+
+
 def remove_temporaries(folder: Path) -> int:
-    """Delete what a killed process left half-written below `folder`; returns how many files went."""
-    n = 0
-    for path in folder.rglob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
-        n += 1
-    return n
+    """Delete what a killed process left half-written or half-deleted below `folder`; returns how many things went."""
+    found = list(folder.rglob(f"{TEMPORARY}*"))
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return len(found)

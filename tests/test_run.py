@@ -19,7 +19,7 @@ from corpus import RECIPE, curate, mixed, recipe, refused, rows, write_jsonl
 
 from curate import Annotator, Expand, Filter
 from curate import dataset as dataset_module
-from curate.errors import BlastRadiusError, RunConflict, StageError
+from curate.errors import BlastRadiusError, ColumnError, RunConflict, StageError
 from curate.plan import Item
 from curate.recipe import Output, Recipe
 from curate.run import Run, run
@@ -219,6 +219,37 @@ def test_killed_and_resumed_often(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, kills=40, n=6000, seed=2)
 
 
+def test_killed_while_the_run_folder_is_made(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").touch()
+    (tmp_path / "run" / ".tmp-0123-run.json").write_text("{")
+    assert go(tmp_path, mixed(tmp_path / "in", 100)).verify()["ok"]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_killed_while_a_folder_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    """Whatever folder is half deleted: nobody takes the other half for whole."""
+    data, edited = mixed(tmp_path / "in", 300), TRANSIENT.replace("n > 3", "n > 3 AND word_count > 30")
+    deleted: list[Path] = []
+
+    def half(folder: Path, **_: object) -> None:
+        deleted.append(folder)
+        if len(deleted) > which:
+            for path in [p for p in sorted(folder.rglob("*")) if p.is_file()][::2]:
+                path.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.storage.shutil.rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path, data, TRANSIENT)
+            go(tmp_path, data, edited)
+    resumed = go(tmp_path, data, edited)
+    assert resumed.manifest.digest == go(tmp_path, data, edited, out="fresh").manifest.digest
+    assert go(tmp_path, data, TRANSIENT).manifest.digest == go(tmp_path, data, TRANSIENT, out="first").manifest.digest
+    assert not list(resumed.root.rglob(".tmp-*"))
+
+
 def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     data, path = mixed(tmp_path / "in", 6000), recipe(tmp_path)
     command = [sys.executable, "-m", "curate.cli", "run", str(path), "-i", str(data), "-o", str(tmp_path / "run"), "-w", "2"]
@@ -385,9 +416,7 @@ def test_limit_is_the_first_documents_in_input_order(tmp_path: Path) -> None:
     assert again.manifest.digest == finished.manifest.digest
 
 
-def test_transient_columns_go_and_come_back(tmp_path: Path) -> None:
-    data = mixed(tmp_path / "in", 600)
-    body = """\
+TRANSIENT = """\
 name: t
 source: auto
 stages:
@@ -395,12 +424,34 @@ stages:
   - {where: {sql: "word_count > 10"}}
   - {where: {sql: "n > 3"}}
 """
-    first = go(tmp_path, data, body)
+
+
+def test_transient_columns_go_and_come_back(tmp_path: Path) -> None:
+    data = mixed(tmp_path / "in", 600)
+    first = go(tmp_path, data, TRANSIENT)
     assert "word_count" not in first.manifest.columns
     assert not (first.root / first.node("word_count").layer).exists()
-    edited = go(tmp_path, data, body.replace("n > 3", "n > 3 AND word_count > 30"))
-    fresh = go(tmp_path, data, body.replace("n > 3", "n > 3 AND word_count > 30"), out="fresh")
+    edited = go(tmp_path, data, TRANSIENT.replace("n > 3", "n > 3 AND word_count > 30"))
+    fresh = go(tmp_path, data, TRANSIENT.replace("n > 3", "n > 3 AND word_count > 30"), out="fresh")
     assert edited.manifest.digest == fresh.manifest.digest
+
+
+def test_transient_columns_after_an_expand_are_not_made_twice(tmp_path: Path) -> None:
+    data, body = mixed(tmp_path / "in", 300), TRANSIENT.replace("stages:", "stages:\n  - split: {max_bytes: 600}")
+    before = stamps(go(tmp_path, data, body).root, "documents", "attributes", "drops")
+    assert stamps(go(tmp_path, data, body).root, "documents", "attributes", "drops") == before
+
+
+def test_transient_columns_wait_for_their_last_reader(tmp_path: Path) -> None:
+    """Or do not count on readers that would come too late: an Expand, the blast radius by language, the output."""
+    data = mixed(tmp_path / "in", 300)
+    body = "name: t\nstages:\n  - {word_count: {}, transient: true}\n  - {where: {sql: 'word_count > 10'}, max_drop: 0.9}\n"
+    made = go(tmp_path, data, f"{body}  - split\n  - compact\n", out="expand").dataset()
+    assert "word_count" not in made.columns and made.generation.documents
+    body = "name: t\nstages:\n  - {language: {}, transient: true}\n  - word_count\n  - exact_dedup\n"
+    assert go(tmp_path, data, body, out="language").summary["documents"]
+    with pytest.raises(ColumnError, match="transient"):
+        go(tmp_path, data, TRANSIENT + "output: {columns: [text, word_count]}\n", out="output")
 
 
 def test_no_documents_at_all(tmp_path: Path) -> None:
