@@ -122,10 +122,11 @@ class _Worker:
         self._last: bytes | None = None
 
     def send(self, phase: bytes, rank: int) -> None:
-        if phase is not self._last:
-            self.pipe.send_bytes(phase)
-            self._last = phase
-        self.pipe.send(rank)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: `receive` will say so
+            if phase is not self._last:
+                self.pipe.send_bytes(phase)
+                self._last = phase
+            self.pipe.send(rank)
 
     def receive(self, phase: Phase, rank: int) -> BaseException | None:
         try:

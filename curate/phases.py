@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from curate import tokens
 from curate.dataset import Dataset, Generation, Shard, rebatch, write_generation
-from curate.errors import CurateError, StageError
+from curate.errors import CurateError, ManifestError, StageError
 from curate.plan import Column, Node, Pass
 from curate.stage import (
     DROP_SCHEMA,
@@ -49,7 +49,6 @@ class Context:
     root: Path
     generations: tuple[str, ...] = ("documents",)
     tokenizer: str = tokens.ESTIMATE
-    seed: int = 42
     memory_limit: int = 4 << 30
 
 
@@ -259,6 +258,8 @@ def view(node: Node, context: Context) -> Dataset:
 
 def dataset(context: Context, generation: int, columns: Mapping[str, Column], drops: tuple[str, ...]) -> Dataset:
     """The documents of a generation with these columns and drops."""
+    if generation >= len(context.generations):
+        raise ManifestError(f"{context.root} has not come that far: run the same command again")
     return Dataset(
         root=context.root,
         folder=context.generations[generation],
@@ -274,7 +275,6 @@ def _task(phase: Phase, rank: int, shard: int | None, shards: Sequence[str], nod
         phase=phase.name,
         rank=rank,
         shard=shard,
-        seed=context.seed,
         memory_limit=context.memory_limit,
         folders=[(n.stage, n.id, context.root / n.state) for n in nodes],
         shards=shards,

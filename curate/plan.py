@@ -35,6 +35,14 @@ class Policy:
     max_errors: float = 0.001
     on_error: str = "drop"
 
+    def __post_init__(self) -> None:
+        for name in ("max_drop", "max_errors"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise RecipeError(f"{name} is {value}; it is a share between 0 and 1")
+        if self.on_error not in ("drop", "stop"):
+            raise RecipeError(f"on_error is {self.on_error!r}; it is 'drop' or 'stop'")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -160,7 +168,8 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
     nobody wrote before it, or one that is older than the text.
     """
     free = {f.name: Column(f.type, "", 0 if f.name in ("text", "tokens", "text_bytes") else None, "") for f in schema}
-    columns, nodes = dict(free), []
+    columns = dict(free)
+    nodes: list[Node] = []
     drops: list[str] = []
     version = generation = 0
     fingerprint = upstream
@@ -169,6 +178,8 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
         reads = stage.reads() + (stage.fit_reads() if isinstance(stage, GlobalStage) else ())
         for name in dict.fromkeys(reads):
             _check_column(name, item, columns, items[index + 1 :], version, index)
+        if isinstance(stage, Expand) and not stage.keeps_id:
+            fingerprint += f"#{item.id}"  # it becomes a part of the ids of documents
         fingerprint = fingerprint_of(stage, fingerprint)
         writes = _written(stage, item)
         if isinstance(stage, Expand):  # transient columns stay behind, but for those that it reads

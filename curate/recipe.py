@@ -68,8 +68,11 @@ class Recipe:
     @staticmethod
     def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """A recipe from a YAML file, or by the name of a shipped pipeline. overrides: `stages.<id>.<param>=<value>`, …"""
-        where = locate(path)
-        return loads(where.read_text(encoding="utf-8"), str(path), overrides)
+        try:
+            text = locate(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+        return loads(text, str(path), overrides)
 
     def dump(self) -> str:
         """The recipe as YAML, every parameter written out."""
@@ -278,6 +281,11 @@ def _items(stages: Sequence[Any], lines: _Lines) -> list[Item]:
         if "id" in entry and used[base] > 1:
             raise RecipeError(f"{where}two stages have the id {base!r}")
         policy = {"max_drop": cls.max_drop, "max_cluster": cls.max_cluster, **{k: entry[k] for k in POLICY if k in entry}}
+        if "id" in entry and (base in ("ingest", "export") or not re.fullmatch(r"[\w.-]+(#\d+)?", base)):
+            known = "a word of letters, digits, '.', '_' and '-', and neither 'ingest' nor 'export'"
+            raise RecipeError(f"{lines('stages', i, 'id')}`id` is {known}")
+        if not isinstance(entry.get("transient", False), bool):
+            raise RecipeError(f"{lines('stages', i, 'transient')}`transient` is true or false")
         if entry.get("stale", "error") not in ("ok", "error"):
             raise RecipeError(f"{lines('stages', i, 'stale')}`stale` is 'ok' or 'error'")
         items.append(
@@ -285,7 +293,7 @@ def _items(stages: Sequence[Any], lines: _Lines) -> list[Item]:
                 stage=stage,
                 id=base if used[base] == 1 else f"{base}#{used[base]}",
                 policy=_make(Policy, policy, lines, ("stages", i), "key"),
-                transient=bool(entry.get("transient", False)),
+                transient=entry.get("transient", False),
                 stale_ok=entry.get("stale") == "ok",
                 where=where,
             )

@@ -149,7 +149,6 @@ def run(
             context=Context(
                 root=root,
                 tokenizer=recipe.tokenizer,
-                seed=recipe.output.seed,
                 memory_limit=memory_limit or 4 << 30,
             ),
             pool=executors.make(executor, workers) if isinstance(executor, str) else executor,
@@ -332,7 +331,9 @@ class _Engine:
             groups = self._groups(part.expand, generation)
             tasks = len(groups)
         ids = [n.id for n in (*part.nodes, part.fit, part.expand) if n]
-        phase = self._phase(part.label, part.last.fingerprint, tasks, PassWork(part, state, groups), ids)
+        limited = [n.id for n in (*part.nodes, part.expand) if n and n.item.policy.max_drop is not None]
+        fingerprint = hashlib.sha256(canonical([part.last.fingerprint, limited])).hexdigest()  # what its records hold
+        phase = self._phase(part.label, fingerprint, tasks, PassWork(part, state, groups), ids)
         if any(n.key in lost for n in (*part.nodes, part.fit) if n):
             remove_tree(phase.folder)  # before the drops, by which a lost stage is known
             for node in part.nodes:
@@ -607,9 +608,7 @@ class Run:
         for node in self.plan.nodes:
             if isinstance(node.stage, Expand) and (self.root / node.new_generation / "manifest.json").exists():
                 folders.append(node.new_generation)
-        return Context(
-            root=self.root, generations=tuple(folders), tokenizer=self.recipe.tokenizer, seed=self.recipe.output.seed
-        )
+        return Context(root=self.root, generations=tuple(folders), tokenizer=self.recipe.tokenizer)
 
     @property
     def manifest(self) -> Manifest:

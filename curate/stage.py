@@ -78,13 +78,13 @@ class Task:
 
     rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters end up
     in the record of the task; they are for people and never decide anything. shards: names of all shards, in order.
-    partitions: of the fit whose `summarize` runs.
+    partitions: of the fit whose `summarize` runs. There is no seed here: a stage that draws has a parameter `seed`, which
+    its fingerprint knows.
     """
 
     phase: str
     rank: int
     shard: int | None = None
-    seed: int = 42
     memory_limit: int = 2 << 30
     folders: Sequence[tuple[Stage, str, Path]] = ()
     shards: Sequence[str] = ()

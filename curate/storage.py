@@ -19,6 +19,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.errors import ManifestError
+
 TEMPORARY = ".tmp-"
 _LOW_CARDINALITY = frozenset({"corpus", "file", "media_type", "declared_language", "language", "_reason"})
 
@@ -128,7 +130,12 @@ def write_table(path: Path | str, table: pa.Table, *, codec: str = "zstd", rows:
 
 def open_table(path: Path | str) -> pq.ParquetFile:
     """A local Parquet file whose page checksums are verified as they are read."""
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path} is missing: the run has not come that far (run the same command again), or it was deleted"
+        ) from None
 
 
 def read_table(path: Path | str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -19,7 +19,8 @@ from corpus import RECIPE, curate, mixed, recipe, refused, rows, write_jsonl
 
 from curate import Annotator, Expand, Filter
 from curate import dataset as dataset_module
-from curate.errors import BlastRadiusError, ColumnError, RunConflict, StageError
+from curate.errors import BlastRadiusError, ColumnError, ManifestError, RunConflict, StageError
+from curate.executors import Local
 from curate.plan import Item
 from curate.recipe import Output, Recipe
 from curate.run import Run, run
@@ -157,6 +158,13 @@ def test_an_edited_stage_redoes_only_what_follows(tmp_path: Path) -> None:
     assert edited.manifest.digest == fresh.manifest.digest
     back = go(tmp_path, data)  # and back again: everything is still there
     assert back.manifest.digest == digest
+
+
+def test_another_id_of_a_stage_that_names_documents(tmp_path: Path) -> None:
+    data, body = mixed(tmp_path / "in", 300), "name: t\nstages:\n  - {split: {max_bytes: 600}, id: one}\n  - exact_dedup\n"
+    go(tmp_path, data, body)
+    edited = go(tmp_path, data, body.replace("one", "two"))
+    assert edited.manifest.digest == go(tmp_path, data, body.replace("one", "two"), out="fresh").manifest.digest
 
 
 def test_half_written_files_are_never_read(tmp_path: Path) -> None:
@@ -304,6 +312,26 @@ def test_blast_radius(tmp_path: Path) -> None:
     run(loaded, root, executor="inline")  # accepted for good
 
 
+def test_a_limit_that_is_set_later_is_checked(tmp_path: Path) -> None:
+    data, body = write_jsonl(tmp_path / "x.jsonl", rows(1500)), "name: t\nstages:\n  - where: {sql: 'n > 1400'}\n"
+    go(tmp_path, data, body)
+    with pytest.raises(BlastRadiusError, match=r"93\.4% of corpus=x"):
+        go(tmp_path, data, body + "    max_drop: 0.1\n")
+
+
+def test_an_unfinished_run_answers_in_one_line(tmp_path: Path) -> None:
+    body = "name: u\nstages:\n  - where: {sql: 'n > 1190'}\n    max_drop: 0.1\n  - split\n  - word_count\n"
+    with pytest.raises(BlastRadiusError):
+        go(tmp_path, write_jsonl(tmp_path / "x.jsonl", rows(1200)), body)
+    found = Run(tmp_path / "run")
+    assert found.status()[-1]["stages"] == ["where"] and found.drops("where").num_rows == 1191
+    assert found.why("doc-5")[0]["fate"]["kind"] == "dropped"
+    assert found.why("doc-1195")[0]["fate"] == {"kind": "unfinished", "stage": "split"}
+    for look in (found.dataset, found.drops, lambda: found.dataset("split"), found.verify, lambda: found.summary):
+        with pytest.raises(ManifestError, match=r"same command again|run the recipe again"):
+            look()
+
+
 def test_cluster_limit(tmp_path: Path) -> None:
     body = "name: c\nsource: auto\nstages:\n  - exact_dedup: {by: text}\n    max_drop: 1.0\n    max_cluster: 50\n"
     write_jsonl(tmp_path / "x.jsonl", [{"text": "one and the same"}] * 60)
@@ -381,6 +409,14 @@ def test_a_dead_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     data = mixed(tmp_path / "in", 300)
     says = refused("run", path, "-i", data, "-o", tmp_path / "run", "-w", 2, code=1, cwd=tmp_path)
     assert "SIGKILL" in says and "same command again" in says
+
+
+def test_a_worker_that_dies_idle_is_an_error_too(tmp_path: Path) -> None:
+    pool = Local(1)
+    pool._pool[0]._process.kill()
+    pool._pool[0]._process.wait()
+    with pytest.raises(StageError, match="SIGKILL"):
+        go(tmp_path, mixed(tmp_path / "in", 30), executor=pool)
 
 
 def test_a_stage_that_breaks_its_contract(tmp_path: Path) -> None:
