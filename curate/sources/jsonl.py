@@ -8,7 +8,6 @@ must have the same schema. What does not fit later, a new key or a value of anot
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -78,9 +77,9 @@ class _Unpacked:
 
 def _lines(stream: BinaryIO, offset: int, stop: int) -> Iterator[tuple[int, bytes | None]]:
     """(offset, line) pairs, for lines that begin before `stop` (-1: all); None for a line that is too long to be held."""
-    tail = b""
+    tail = rest = b""
     while offset < stop or stop < 0:
-        chunk = stream.read(4 << 20)
+        chunk, rest = rest or stream.read(4 << 20), b""
         if not chunk:
             if tail:
                 yield offset, tail
@@ -93,14 +92,12 @@ def _lines(stream: BinaryIO, offset: int, stop: int) -> Iterator[tuple[int, byte
             yield offset, line
             offset += len(line) + 1
         if len(tail) > LONGEST:
-            skipped = len(tail)
-            while chunk and b"\n" not in chunk:
-                chunk = stream.read(4 << 20)
+            skipped, tail = len(tail), b""
+            while (chunk := stream.read(4 << 20)) and b"\n" not in chunk:
                 skipped += len(chunk)
-            rest = chunk.partition(b"\n")[2] if chunk else b""
+            rest = chunk.partition(b"\n")[2]
             yield offset, None
-            offset += skipped - len(rest)
-            tail = rest
+            offset += skipped + len(chunk) - len(rest)
 
 
 def parts(file: InputFile, source: Source, size: int) -> list[tuple[int, int, int]]:
@@ -115,11 +112,11 @@ def schema(file: InputFile, source: Source) -> pa.Schema:
     found: dict[str, pa.DataType | None] = {}
     lines = 0
     with Reading(file, source, BASE).open() as raw:
-        for _, line in _until_damage(_lines(decompressed(raw, file.name), 0, -1)):
+        for at, line in _until_damage(_lines(decompressed(raw, file.name), 0, -1)):
             if line is None or not line.strip():
                 continue
             try:
-                value = orjson.loads(line)
+                value = _loads(at, line)
             except ValueError:
                 continue
             if isinstance(value, dict):
@@ -144,9 +141,16 @@ def _until_damage(lines: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[i
         yield from lines
 
 
+def _loads(at: int, line: bytes) -> Any:
+    """The value of a line; a byte order mark before the first is no part of it."""
+    return orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line)
+
+
 def _infer(value: Any) -> pa.DataType | None:
+    """The type that holds a value, or None: Parquet has no object without keys."""
     try:
-        return pa.array([value]).type
+        kind = pa.array([value]).type
+        return None if "struct<>" in str(kind) else kind
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return None
 
@@ -177,9 +181,7 @@ def _rows(reading: Reading, start: int, stop: int) -> Iterator[dict[str, Any]]:
         stream = decompressed(raw, reading.file.name)
         offset = 0
         if start:  # the line that holds byte start - 1 belongs to the part before
-            stream.seek(start - 1)
-            skipped = stream.readline() if isinstance(stream, io.BufferedReader) else _skip_line(stream)
-            offset = start - 1 + len(skipped)
+            offset = _next_line(stream, start - 1, stop)
         try:
             for at, line in _lines(stream, offset, stop):
                 row = _row(reading, at, line, source, columns)
@@ -189,14 +191,15 @@ def _rows(reading: Reading, start: int, stop: int) -> Iterator[dict[str, Any]]:
             reading.reject(-1, "quarantine.damaged", f"{type(error).__name__}: {error}")
 
 
-def _skip_line(stream: BinaryIO) -> bytes:
-    found = b""
-    while not found.endswith(b"\n"):
-        byte = stream.read(1)
-        if not byte:
-            break
-        found += byte
-    return found
+def _next_line(stream: BinaryIO, at: int, stop: int) -> int:
+    """Go to the end of the line that holds byte `at`, or beyond `stop`; returns the offset. Holds no more than 1 MB."""
+    stream.seek(at)
+    while (stop < 0 or at < stop) and (chunk := stream.read(1 << 20)):
+        found = chunk.find(b"\n")
+        if found >= 0:
+            return stream.seek(at + found + 1)
+        at += len(chunk)
+    return at
 
 
 def _row(
@@ -208,7 +211,7 @@ def _row(
     if not line.strip():
         return None
     try:
-        value = orjson.loads(line)
+        value = _loads(at, line)
     except ValueError as error:
         reading.reject(at, "quarantine.malformed", str(error))
         return None
@@ -231,7 +234,7 @@ def _row(
         column = column_name(key, source)
         if item is None:
             continue
-        if column not in columns or not _fits(item, columns[column]):
+        if column not in columns or column in row or not _fits(item, columns[column]):
             extra[key] = item
             reading.count("extra_values")
         else:
@@ -251,7 +254,11 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     if isinstance(value, bool):
         return pa.types.is_boolean(kind)
     if isinstance(value, int):
-        return pa.types.is_floating(kind) or (pa.types.is_integer(kind) and -(2**63) <= value < 2**63)
+        if pa.types.is_unsigned_integer(kind):
+            return 0 <= value < 1 << kind.bit_width
+        if pa.types.is_integer(kind):
+            return -(1 << kind.bit_width - 1) <= value < 1 << kind.bit_width - 1
+        return pa.types.is_floating(kind) and abs(value) <= 1 << 53
     if isinstance(value, float):
         return pa.types.is_floating(kind)
     if isinstance(value, list):
