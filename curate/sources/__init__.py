@@ -47,7 +47,7 @@ BASE = pa.schema(
         ("record", pa.int64()),
     ]
 )
-MAPPED = ("id", "text", "url", "date")  # input columns of these names are the fields; other collisions become input_<name>
+MAPPED = ("id", "text", "url", "date")  # fields that an input may bring; other collisions become input_<name>
 EXTRA = "_extra"
 
 
@@ -165,6 +165,18 @@ def inventory(source: Source) -> list[InputFile]:
     files: list[InputFile] = []
     for path in source.paths:
         files.extend(_root(source, path))
+    paths: set[str] = set()
+    places: dict[tuple[str, str], str] = {}
+    for file in files:
+        if file.path in paths:
+            raise SourceError(f"input {file.path} is given twice")
+        paths.add(file.path)
+        other = places.setdefault((file.corpus, file.name), file.path)
+        if other != file.path:  # nobody could tell where a document came from
+            raise SourceError(
+                f"inputs {other} and {file.path} would both be {file.name!r} of corpus {file.corpus!r}: "
+                "give one folder or glob above both"
+            )
     return files
 
 
@@ -177,8 +189,8 @@ def _root(source: Source, path: str) -> list[InputFile]:
             root = inner[: min(inner.index(c) for c in "*?[" if c in inner)].rpartition("/")[0]
             explicit = True
         elif fs.isdir(inner):
-            found = [f for f in fs.find(inner) if not _hidden(f[len(inner) :])]
             root, explicit = inner.rstrip("/"), False
+            found = _without_runs(path, root, [f for f in fs.find(inner) if not _hidden(f[len(inner) :])])
         elif fs.exists(inner):
             found, root, explicit = [inner], inner.rpartition("/")[0], True
         else:
@@ -186,7 +198,7 @@ def _root(source: Source, path: str) -> list[InputFile]:
     except (OSError, PermissionError) as error:
         raise SourceError(f"input {path} cannot be listed: {error}") from error
     found.sort()
-    corpus = source.corpus or _corpus_name(inner if len(found) == 1 and explicit else root)
+    corpus = source.corpus or _corpus_name(inner if found == [inner] else root)
     files = []
     others: set[str] = set()
     for name in found:
@@ -204,6 +216,8 @@ def _root(source: Source, path: str) -> list[InputFile]:
             continue
         size, stamp = _stat(fs, name, source)
         shown = name[len(root) :].lstrip("/") if root else name
+        if not shown.isprintable() and any("\ud800" <= c <= "\udfff" for c in shown):
+            raise SourceError(f"input {name!r}: the name is not UTF-8; rename the file")
         files.append(InputFile(corpus, shown, fs.unstrip_protocol(name) if remote else name, kind, size, stamp, not explicit))
     if not files and others:
         raise SourceError(
@@ -211,7 +225,19 @@ def _root(source: Source, path: str) -> list[InputFile]:
         )
     if not files:
         raise SourceError(f"input {path} holds no file that can be read as a source")
+    if not explicit and any(f.kind in ("warc", "jsonl", "parquet", "hf") for f in files):
+        files = [f for f in files if f.name.rpartition("/")[2].lower() != "readme.md"]  # it describes the data
     return files
+
+
+def _without_runs(path: str, root: str, found: list[str]) -> list[str]:
+    """The files of a folder without those of run folders in it: the output may lie beside the input."""
+    names = set(found)
+    runs = [f.removesuffix("/run.json") for f in found if f.endswith("/run.json")]
+    runs = [r for r in runs if f"{r}/recipe.yaml" in names]
+    if root in runs:
+        raise SourceError(f"input {path} is a run folder; its documents are in {path.rstrip('/')}/output")
+    return [f for f in found if not any(f.startswith(f"{r}/") for r in runs)]
 
 
 def _hidden(relative: str) -> bool:
@@ -293,6 +319,7 @@ def document_schema(files: Sequence[InputFile], source: Source) -> tuple[pa.Sche
             if source.on_error == "quarantine":
                 continue
             raise _unreadable(file, error) from error
+        _check_names(schema, file, source)
         for f in schema:
             _add_column(extra, f, file.path, source)
     for number, lacks in without:
@@ -313,6 +340,19 @@ def document_schema(files: Sequence[InputFile], source: Source) -> tuple[pa.Sche
     return pa.schema(fields), marked
 
 
+def _check_names(schema: pa.Schema, file: InputFile, source: Source) -> None:
+    """That no two columns of a file would have one name, and `language`, by which the ledger counts, is a string."""
+    taken: dict[str, str] = {}
+    for f in schema:
+        name = column_name(f.name, source) or f.name
+        if name in taken:
+            other = "twice" if taken[name] == f.name else f"as well as {taken[name]!r}"
+            raise SourceError(f"{file.path} has the column {f.name!r} {other}, which would both be {name!r}; rename one")
+        taken[name] = f.name
+        if name == "language" and not pa.types.is_string(_plain(f.type)) and not pa.types.is_null(f.type):
+            raise SourceError(f"{file.path}: the column 'language' is {f.type}, not a string; rename it")
+
+
 def _add_column(extra: dict[str, tuple[pa.DataType, str]], column: pa.Field, path: str, source: Source) -> None:
     name = column_name(column.name, source)
     if name is None:
@@ -327,10 +367,10 @@ def _add_column(extra: dict[str, tuple[pa.DataType, str]], column: pa.Field, pat
 
 def column_name(name: str, source: Source) -> str | None:
     """What an input column is called in the documents; None for those that become fields."""
-    if name == source.text or name == source.id or name in MAPPED:
+    if name in (source.text, source.id, "url", "date"):
         return None
     if name in BASE.names or name.startswith("_"):
-        return f"input_{name.lstrip('_')}" if name != EXTRA else None
+        return f"input_{name.lstrip('_')}"
     return name
 
 
@@ -359,6 +399,9 @@ def unify(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return pa.type_for_alias(f"{'' if signed else 'u'}int{min(width, 64)}")
     if all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (a, b)):
         return pa.float64()
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        inner = unify(a.value_type, b.value_type)
+        return inner and pa.list_(inner)
     return None
 
 

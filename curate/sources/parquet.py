@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import SourceError, did_you_mean
-from curate.sources import BASE, InputFile, NoText, Reading, Source
+from curate.sources import BASE, BYTES, ROWS, InputFile, NoText, Reading, Source
 from curate.stage import Batches
 
 SUFFIXES = (".parquet", ".pq")
@@ -71,8 +72,9 @@ def read(reading: Reading, start: int, stop: int) -> Batches:
         first = sum(file.metadata.row_group(g).num_rows for g in range(start))
         for group in range(start, stop):
             rows = file.metadata.row_group(group).num_rows
+            size = max(1, min(ROWS, BYTES * rows // max(1, file.metadata.row_group(group).total_byte_size)))
             try:
-                for batch in file.iter_batches(batch_size=1024, row_groups=[group], use_threads=False):
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], use_threads=False):
                     yield numbered(batch, first)
                     first, rows = first + batch.num_rows, rows - batch.num_rows
             except (OSError, pa.ArrowException) as error:
@@ -87,4 +89,4 @@ def numbered(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     if at >= 0:
         names = ["input_record" if n == "record" else n for n in batch.schema.names]
         batch = batch.rename_columns(names)
-    return batch.append_column("record", pa.array(range(first, first + batch.num_rows), pa.int64()))
+    return batch.append_column("record", pa.array(np.arange(first, first + batch.num_rows)))

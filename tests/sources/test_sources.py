@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from curate.errors import SourceError
 from curate.ingest import IngestWork
 from curate.phases import Context, Phase
 from curate.recipe import Recipe
-from curate.run import Inputs
-from curate.sources import Source, document_schema, inventory, splits
+from curate.run import Inputs, run
+from curate.sources import Source, document_schema, inventory, jsonl, parquet, splits
 from curate.storage import read_table
 
 PAGE = "<html lang='de-AT'><head><title>T</title></head><body><article>{}</article></body></html>".format(
@@ -243,3 +244,107 @@ def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ingest(tmp_path, "s3://bucket/nothing")  # type: ignore[arg-type]
     finally:
         server.stop()
+
+
+def test_no_input_column_is_lost(tmp_path: Path) -> None:
+    rows_ = {"content": ["x"], "text": ["y"], "uuid": ["1"], "id": ["2"], "_extra": ["z"]}
+    pl.DataFrame(rows_).write_parquet(tmp_path / "a.parquet")
+    found = ingest(tmp_path, tmp_path / "a.parquet", text="content", id="uuid").row(0, named=True)
+    assert (found["text"], found["id"]) == ("x", "1")
+    assert (found["input_text"], found["input_id"], found["input_extra"]) == ("y", "2", "z")
+    write_jsonl(tmp_path / "a.jsonl", [{k: v[0] for k, v in rows_.items()}])
+    found = ingest(tmp_path, tmp_path / "a.jsonl", text="content", id="uuid").row(0, named=True)
+    assert (found["text"], found["id"], found["input_text"], found["input_extra"]) == ("x", "1", "y", "z")
+
+
+def test_columns_that_would_have_one_name(tmp_path: Path) -> None:
+    pl.DataFrame({"text": ["x"], "tokens": [5], "input_tokens": [7]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet has the column 'input_tokens' as well as 'tokens'"):
+        ingest(tmp_path, tmp_path / "a.parquet")
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 3, names=["text", "a", "a"]), tmp_path / "b.parquet")
+    with pytest.raises(SourceError, match="the column 'a' twice"):
+        ingest(tmp_path, tmp_path / "b.parquet")
+    late = [{"text": "x", "tokens": 5}] * 1000 + [{"text": "y", "tokens": 6, "input_tokens": 7}]
+    found = ingest(tmp_path, write_jsonl(tmp_path / "c.jsonl", late)).row(1000, named=True)
+    assert found["input_tokens"] == 6 and json.loads(found["_extra"]) == {"input_tokens": 7}
+    pl.DataFrame({"text": ["x"], "language": [["en"]]}).write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(SourceError, match="'language' is list"):
+        ingest(tmp_path, tmp_path / "d.parquet")
+
+
+def test_jsonl_values_that_no_column_can_hold(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [{"text": "a", "v": 0.5, "u": 2**62, "e": {}, "l": [], "deep": [{"x": {}}]}] * 1000
+    lines += [{"text": "b", "v": 2**60 + 1, "u": 2**63, "e": {"k": 1}, "l": ["tag"]}, {"text": "c", "v": 3, "u": -1}]
+    found = ingest(tmp_path, write_jsonl(tmp_path / "a.jsonl", lines))
+    assert json.loads(found["_extra"][0]) == {"e": {}, "deep": [{"x": {}}]}
+    assert json.loads(found["_extra"][1000]) == {"v": 2**60 + 1, "u": 2**63, "e": {"k": 1}, "l": ["tag"]}
+    assert found["v"][1001] == 3.0 and found["u"][1001] == -1
+    tags = [{"text": "a", "l": []}, {"text": "b", "l": ["tag"]}]
+    assert ingest(tmp_path, write_jsonl(tmp_path / "b.jsonl", tags))["l"].to_list() == [[], ["tag"]]
+
+
+def test_jsonl_from_windows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": "b"}\r\n')
+    assert ingest(tmp_path, tmp_path / "a.jsonl")["text"].to_list() == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("size", [64 << 20, 1 << 20])
+def test_jsonl_lines_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes, size: int) -> None:
+    """They cost neither their neighbours nor memory, whole or divided."""
+    monkeypatch.setattr(jsonl, "LONGEST", 1 << 20)
+    monkeypatch.setattr(sources, "SMALL_SPLIT", size)
+    good = [b'{"text": "%d"}\n' % i for i in range(4)]
+    long = b'{"text": "' + b"x" * (9 << 20) + b'"}\n'
+    raw = good[0] + long + good[1] + good[2] + long + long + good[3].strip() + end
+    (tmp_path / "a.jsonl").write_bytes(raw)
+    found = ingest(tmp_path, tmp_path / "a.jsonl")
+    assert found["text"].to_list() == ["0", "1", "2", "3"]
+    assert [raw[at : at + 13] for at in found["record"]] == [g[:13] for g in good]
+    rejected = pa.concat_tables([read_table(p) for p in sorted((tmp_path / "run0" / "drops").iterdir())])
+    assert rejected["_reason"].to_pylist() == ["too_large"] * 3
+
+
+def test_one_name_for_one_input(tmp_path: Path) -> None:
+    a, b = (write_jsonl(tmp_path / r / "in" / "x.jsonl", rows(3)) for r in "ab")
+    assert set(ingest(tmp_path, tmp_path / "a" / "in" / "*.jsonl")["corpus"]) == {"in"}
+    with pytest.raises(SourceError, match=r"x\.jsonl is given twice"):
+        ingest(tmp_path, a, a.parent)
+    with pytest.raises(SourceError, match=r"would both be 'x\.jsonl' of corpus 'in': give one folder"):
+        ingest(tmp_path, a.parent, b.parent)
+    found = ingest(tmp_path, tmp_path / "*" / "in" / "x.jsonl")
+    assert found["id"].n_unique() == 3 and found["file"].unique().sort().to_list() == ["a/in/x.jsonl", "b/in/x.jsonl"]
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    path = tmp_path / "a b#c ü [1]" / "x#y z%20.jsonl"
+    write_jsonl(path, [{"text": "t", "id": "a#b 1"}])
+    assert ingest(tmp_path, path.parent)["file"].to_list() == [path.name]
+    assert ingest(tmp_path, path)["corpus"].to_list() == ["x#y z%20"]
+    (tmp_path / "raw").mkdir()
+    with open(os.fsencode(tmp_path / "raw") + b"/\xff.jsonl", "w") as out:
+        out.write("{}")
+    with pytest.raises(SourceError, match="not UTF-8"):
+        ingest(tmp_path, tmp_path / "raw")
+
+
+def test_what_lies_beside_the_data_is_no_data(tmp_path: Path) -> None:
+    """An output of Curate and a data set from a hub have a card; a run folder may lie in its own input."""
+    pl.DataFrame({"text": ["a"]}).write_parquet(tmp_path / "in" / "a.parquet", mkdir=True)
+    (tmp_path / "in" / "README.md").write_text("A card.")
+    (tmp_path / "in" / "notes.md").write_text("A text.")
+    assert ingest(tmp_path, tmp_path / "in")["file"].to_list() == ["a.parquet", "notes.md"]
+    assert ingest(tmp_path, tmp_path / "in" / "README.md")["text"].to_list() == ["A card."]
+    recipe = Recipe(name="x", source=Source(paths=(str(tmp_path / "in"),)))
+    first = run(recipe, tmp_path / "in" / "run", executor="inline")
+    assert run(recipe, tmp_path / "in" / "run", executor="inline").manifest.digest == first.manifest.digest
+    with pytest.raises(SourceError, match=r"a run folder; its documents are in .*/run/output"):
+        ingest(tmp_path, first.root)
+    assert len(ingest(tmp_path, first.root / "output")) == 2
+
+
+def test_parquet_of_long_documents_is_read_in_small_batches(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["words " * 100_000] * 64}), tmp_path / "a.parquet", use_dictionary=False)
+    file = inventory(Source(paths=(str(tmp_path / "a.parquet"),)))[0]
+    sizes = [b.nbytes for b in parquet.read(sources.Reading(file, Source(), sources.BASE), 0, -1)]
+    assert len(sizes) > 1 and max(sizes) <= sources.BYTES
