@@ -600,30 +600,31 @@ def _scatter(job: Job, phase: str, rank: int, batches: Iterator[pa.RecordBatch],
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, job.scratch, options=options) as writer,
     ):
-        for chunk in _chunks(batches):
-            parts = chunk[BUCKET].to_numpy() // np.uint32(width)
-            order = np.argsort(parts, kind="stable")
-            found, starts = np.unique(parts[order], return_index=True)
-            for part, rows in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-                writer.write_batch(chunk.take(pa.array(rows)))
-                cells.append((part, len(rows)))
+        for chunk in _chunks(batches, width):
+            for part in sorted(chunk):
+                batch = _joined(chunk.pop(part))
+                writer.write_batch(batch)
+                cells.append((part, batch.num_rows))
     return job.note(phase, rank, {"cells": cells})
 
 
-def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows, about 64 MB at a time."""
-    held: list[pa.RecordBatch] = []
+def _chunks(batches: Iterator[pa.RecordBatch], width: int) -> Iterator[dict[int, list[pa.RecordBatch]]]:
+    """The same rows, about 64 MB at a time, by part (bucket // width)."""
+    held: dict[int, list[pa.RecordBatch]] = {}
     size = 0
     for batch in batches:
-        held.append(batch)
+        parts = batch[BUCKET].to_numpy() // np.uint32(width)
+        order = np.argsort(parts, kind="stable")
+        found, starts = np.unique(parts[order], return_index=True)
+        batch = batch.take(pa.array(order))
+        for part, start, stop in zip(found.tolist(), starts, [*starts[1:], len(order)], strict=True):
+            held.setdefault(part, []).append(batch.slice(start, stop - start))
         size += batch.nbytes
         if size >= CHUNK_BYTES:
-            chunk, size = pa.concat_batches(held), 0
-            held.clear()
-            yield chunk
-            del chunk
+            yield held
+            held, size = {}, 0
     if held:
-        yield pa.concat_batches(held)
+        yield held
 
 
 def _records(job: Job, phase: str, tasks: int) -> list[dict[str, Any]]:
@@ -739,7 +740,10 @@ def _picked(batches: Sequence[pa.RecordBatch], order: np.ndarray) -> tuple[pa.Re
 
 
 def _regroup(parts: Iterator[tuple[pa.RecordBatch, np.ndarray]], rows: int) -> Iterator[pa.Table]:
-    """Tables of exactly `rows` rows in the order given; only the last may be shorter."""
+    """Tables of exactly `rows` rows in the order given, one chunk each, since the bounds of chunks can be seen in the pages.
+
+    Only the last may be shorter.
+    """
     held: list[pa.RecordBatch] = []
     missing = rows
     for batch, order in parts:
@@ -749,17 +753,17 @@ def _regroup(parts: Iterator[tuple[pa.RecordBatch, np.ndarray]], rows: int) -> I
             held.append(part)
             start, missing = start + part.num_rows, missing - part.num_rows
             if missing == 0:
-                yield _joined(held)
+                yield pa.Table.from_batches([_joined(held)])
                 missing = rows
     if held:
-        yield _joined(held)
+        yield pa.Table.from_batches([_joined(held)])
 
 
-def _joined(held: list[pa.RecordBatch]) -> pa.Table:
-    """All of them as one chunk, since the bounds of chunks can be seen in the pages. Empties the list."""
+def _joined(held: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """All of them as one. Empties the list."""
     whole = held[0] if len(held) == 1 else pa.concat_batches(held)
     held.clear()
-    return pa.Table.from_batches([whole])
+    return whole
 
 
 def _writer(sink: Any, job: Job, row_group: int = ROW_GROUP) -> pq.ParquetWriter:
