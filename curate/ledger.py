@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from curate.dataset import Generation
 from curate.errors import LedgerError
-from curate.phases import ADDRESS_BITS, Phase, dataset, view
+from curate.phases import ADDRESS_BITS, Context, Phase, dataset, view
 from curate.plan import Node, Plan
 from curate.stage import PARENT, REASON, ROW, Expand
-from curate.storage import open_table, read_table, write_table
+from curate.storage import open_table, read_table, sha256_file, write_table
 
 SCHEMA = pa.schema(
     [
@@ -56,7 +56,17 @@ class LedgerWork:
         parts = self._rejects(root) if rank == len(self.shards) else self._shard(phase, *self.shards[rank])
         table = pa.concat_tables([p for p in parts if p.num_rows] or [SCHEMA.empty_table()])
         write_table(root / self.folder / f"{rank:05d}.parquet", table)
-        return {}
+        return {"files": {path: sha256_file(root / path) for path in self._files(phase.context, rank)}}
+
+    def _files(self, context: Context, rank: int) -> list[str]:
+        """What this task counted, for `verify`; the shards of documents are in their manifest."""
+        if rank == len(self.shards):
+            return [f"{self.ingest_drops}/{task:05d}.parquet" for task in range(self.ingest_tasks)]
+        generation, shard = self.shards[rank]
+        name = Generation.load(context.root, context.generations[generation]).shards[shard].name
+        nodes = [n for n in self.plan.nodes if n.generation == generation]
+        layers = [f"{n.layer}/{name}" for n in nodes if len(n.writes)]
+        return [*(f"{n.drops}/{name}" for n in nodes), *(path for path in layers if (context.root / path).exists())]
 
     def _rejects(self, root: Path) -> list[pa.Table]:
         parts = []

@@ -37,6 +37,7 @@ from curate.storage import (
     read_json,
     remove_temporaries,
     remove_tree,
+    sha256_file,
     write_bytes,
     write_json,
     write_table,
@@ -212,6 +213,7 @@ class _Engine:
     _number: int = 0
     _phases: list[dict[str, Any]] = field(default_factory=list)
     _peaks: dict[str, int] = field(default_factory=dict)
+    _checksums: dict[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -246,6 +248,7 @@ class _Engine:
             raise RunConflict(f"{self.root} is neither empty nor a run; give another folder with -o")
         accepted = {*known["accepted"], *(n.key for n in self.plan.nodes if n.id in accept)}
         self._accepted = accepted
+        (self.root / CHECKSUMS).unlink(missing_ok=True)
         write_json(
             path,
             {
@@ -256,7 +259,9 @@ class _Engine:
                 "accepted": sorted(accepted),
             },
         )
-        write_bytes(self.root / "recipe.yaml", self.recipe.dump().encode())
+        paths = tuple(p if "://" in p else os.path.abspath(os.path.expanduser(p)) for p in self.recipe.source.paths)
+        found = replace(self.recipe, source=replace(self.recipe.source, paths=paths))  # to be found from any folder
+        write_bytes(self.root / "recipe.yaml", found.dump().encode())
 
     # ------------------------------------------------------------------ phases
 
@@ -485,6 +490,7 @@ class _Engine:
         if not (self.root / folder).exists():  # its parts went when it was merged: count again, it is cheap
             remove_tree(phase.folder)
         self._do(phase)
+        self._checksums = {path: sha256 for record in phase.records() for path, sha256 in record["files"].items()}
         table = ledger.merge(self.root, folder, work.tasks)
         write_table(self.root / "ledger.parquet", table)
         remove_tree(self.root / folder)
@@ -532,7 +538,15 @@ class _Engine:
                 "stages": entries,
             },
         )
+        names = ["recipe.yaml", "run.json", "plan.json", "summary.json", "ledger.parquet"]
+        names += [f"{folder}/{name}" for folder in self.context.generations for name in ("manifest.json", "schema.parquet")]
+        checksums = {**self._checksums, **{name: sha256_file(self.root / name) for name in names}}
+        write_bytes(self.root / CHECKSUMS, canonical(checksums))
         report.write(self.root)
+
+
+CHECKSUMS = "checksums.json"
+"""Digests of what a finished run consists of, beside its output and its documents, which have manifests."""
 
 
 STAGE_KEYS = ("rows_in", "rows_added", "rows_out", "drops")
@@ -548,8 +562,6 @@ def _described(plan: Plan, entry: dict[str, Any]) -> dict[str, Any]:
 
 def _portable(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe without paths of this machine: inputs are listed by content, files by digest."""
-    from curate.storage import sha256_file
-
     found = recipe.resolved()
     next(iter(found["source"].values())).pop("paths")
     found["tokenizer"] = tokens.identity(recipe.tokenizer)
@@ -584,7 +596,10 @@ class Run:
         self.root = Path(root)
         if not (self.root / "run.json").is_file():
             raise ManifestError(f"{self.root} is not a run folder: it has no run.json")
-        self.info = read_json(self.root / "run.json")
+        try:
+            self.info = read_json(self.root / "run.json")
+        except ValueError as error:
+            raise ManifestError(f"{self.root / 'run.json'} was changed: {error}") from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.root)!r}, recipe={self.info['recipe']!r})"
@@ -688,17 +703,33 @@ class Run:
         return explain.why(self, doc)
 
     def verify(self) -> dict[str, Any]:
-        """Check every byte of the output and every file that the documents' manifest lists; raises ManifestError."""
-        from curate.manifest import Manifest
-        from curate.storage import sha256_file
+        """Check every byte of the output, the documents, what stages wrote and dropped, and the ledger.
 
-        found = Manifest.verify(self.root / "output", deep=True)
+        Raises ManifestError naming the first file that was changed, or where the run has not finished.
+        """
+        from curate.manifest import Manifest
+
+        path = self.root / CHECKSUMS
+        if not path.exists():
+            raise ManifestError(f"the run in {self.root} has not finished; run the same command again")
+        raw = path.read_bytes()
+        try:
+            listed = read_json(path)
+        except ValueError:
+            listed = None
+        if not isinstance(listed, dict) or canonical(listed) != raw:
+            raise ManifestError(f"{path} was changed; the run must be made again")
+        for name, sha256 in listed.items():
+            self._check(name, sha256)
         for folder in self.context.generations:
             for shard in Generation.load(self.root, folder).shards:
-                path = self.root / folder / shard.name
-                if not path.exists() or sha256_file(path) != shard.sha256:
-                    raise ManifestError(f"{path} is missing or was changed; the run must be made again")
-        return found
+                self._check(f"{folder}/{shard.name}", shard.sha256)
+        return Manifest.verify(self.root / "output", deep=True)
+
+    def _check(self, name: str, sha256: str) -> None:
+        path = self.root / name
+        if not path.exists() or sha256_file(path) != sha256:
+            raise ManifestError(f"{path} is missing or was changed; the run must be made again")
 
 
 def _documents(record: dict[str, Any]) -> int:
