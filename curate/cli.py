@@ -6,7 +6,6 @@ imported before it is needed, since `curate --help` should not make anyone wait.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -78,7 +77,9 @@ _accept = click.option("--accept", multiple=True, metavar="STAGE", help="Go on p
 
 
 def _emit(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    import orjson
+
+    click.echo(orjson.dumps(value, default=str))  # no NaN, which is not JSON
 
 
 def _bytes(text: str | None) -> int | None:
@@ -89,8 +90,8 @@ def _bytes(text: str | None) -> int | None:
 
     from curate.errors import RecipeError
 
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", text, re.I)
-    if not match:
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", text, re.I)
+    if not match or not float(match[1]):
         raise RecipeError(f"--memory-limit {text}: write a size such as 8GB or 512MiB")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
@@ -141,6 +142,7 @@ def _run(
 ) -> None:
     from curate import executors
 
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them reads every installed package's metadata
     pool = executors.make(executor, workers)  # first: workers load their libraries while this process loads its own
     try:
         executors.without_pandas()
@@ -302,7 +304,7 @@ def report(run: str, as_json: bool) -> None:
 @click.argument("run")
 @_json
 def verify(run: str, as_json: bool) -> None:
-    """Check every byte of the output and the documents of RUN (or of an output folder alone)."""
+    """Check every byte of RUN: output, documents, scores, drops, ledger (or of an output folder alone)."""
     from curate.manifest import verify as verify_path
 
     found = verify_path(run)
@@ -329,7 +331,7 @@ def export(run: str, overrides: tuple[str, ...], workers: int | None, as_json: b
 
 @main.command()
 @click.argument("out")
-@click.option("--pages", type=click.IntRange(10), default=3000, show_default=True)
+@click.option("--pages", type=click.IntRange(100), default=3000, show_default=True)
 @click.option("--files", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @_json
@@ -339,7 +341,10 @@ def sample(out: str, pages: int, files: int, seed: int, as_json: bool) -> None:
 
     from curate.sample import write_sample
 
-    counts = write_sample(Path(out), pages, files, seed)
+    try:
+        counts = write_sample(Path(out), pages, files, seed)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
         _emit(counts)
     else:

@@ -268,7 +268,7 @@ def test_columns_that_would_have_one_name(tmp_path: Path) -> None:
     found = ingest(tmp_path, write_jsonl(tmp_path / "c.jsonl", late)).row(1000, named=True)
     assert found["input_tokens"] == 6 and json.loads(found["_extra"]) == {"input_tokens": 7}
     pl.DataFrame({"text": ["x"], "language": [["en"]]}).write_parquet(tmp_path / "d.parquet")
-    with pytest.raises(SourceError, match="'language' is list"):
+    with pytest.raises(SourceError, match="'language' is large_list"):
         ingest(tmp_path, tmp_path / "d.parquet")
 
 
