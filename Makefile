@@ -40,9 +40,11 @@ clean:
 
 .venv/core: pyproject.toml .ci/constraints.txt | .venv/bin/python
 	$(PIP) -e .
+	@.venv/bin/python -m compileall -q curate
 	@touch $@
 
 .venv/all: pyproject.toml .ci/constraints.txt | .venv/bin/python
 	$(PIP) $(TORCH)
 	$(PIP) -e '.[all]'
+	@.venv/bin/python -m compileall -q curate
 	@touch $@ .venv/core
