@@ -258,6 +258,25 @@ def test_killed_while_a_folder_is_deleted(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(resumed.root.rglob(".tmp-*"))
 
 
+def killed_before_file_operations(folder: Path, every: int, first: int) -> None:
+    """See kills.py."""
+    command = [sys.executable, Path(__file__).with_name("kills.py"), folder, str(every), str(first)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(found)
+    assert found["tried"] and not found["wrong"], done.stdout + done.stderr
+
+
+def test_killed_before_a_file_operation(tmp_path: Path) -> None:
+    killed_before_file_operations(tmp_path, 230, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_before_each_file_operation(tmp_path: Path) -> None:
+    killed_before_file_operations(tmp_path, 2, 1)
+
+
 def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     data, path = mixed(tmp_path / "in", 6000), recipe(tmp_path)
     command = [sys.executable, "-m", "curate.cli", "run", str(path), "-i", str(data), "-o", str(tmp_path / "run"), "-w", "2"]

@@ -1,0 +1,104 @@
+"""A run that is killed just before one of its file operations, for each of them, and then resumed. Called by test_run.py.
+
+One process imports everything and forks: a child that ends itself (as by SIGKILL: nothing is flushed or cleaned up) before its
+n-th rename, removal, mkdir or opening for writing below the run folder, and another child that resumes. Three stories: a plain
+run; a recipe edited before resuming, and edited back; a finished run edited and killed. Prints `<n> <story> <digests>` for
+each that went wrong, and at the end how many there were.
+
+    python tests/kills.py FOLDER EVERY FIRST
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+from corpus import mixed
+
+import curate.kernels.keys
+import curate.kernels.words
+import curate.stages.quantile  # noqa: F401 - all imports before the fork
+from curate import card, manifest, report  # noqa: F401
+from curate.recipe import loads
+from curate.run import run
+
+BODY = """\
+name: k
+source: auto
+stages:
+  - {word_count: {}, transient: true}
+  - exact_dedup: {by: normalised}
+  - where: {sql: "word_count > 10"}
+  - split: {max_bytes: 600}
+  - {word_count: {}, transient: true}
+  - where: {sql: "word_count > 5"}
+  - quantile: {column: score, keep: 0.5}
+output: {shard_mb: 0.05, validation: 0.02, seed: 7}
+"""
+EDITED = BODY.replace("word_count > 5", "word_count > 7").replace("output:", '  - where: {sql: "word_count > 9"}\noutput:')
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
+
+
+def child(body: str, data: Path, root: Path, kill_at: int = 0) -> tuple[str, int]:
+    """(digest, number of file operations) of a run in a child of its own; ("", 0) where it was killed or failed."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            done = 0
+
+            def watch(event: str, args: tuple) -> None:
+                nonlocal done
+                writes = event == "open" and isinstance(args[1], str) and ("w" in args[1] or "a" in args[1])
+                if (writes or event in CHANGES) and str(root) in str(args[0]):
+                    done += 1
+                    if done == kill_at:
+                        os._exit(9)
+
+            sys.addaudithook(watch)
+            digest = run(loads(body).with_inputs([str(data)]), root, executor="inline").manifest.digest
+            os.write(theirs, json.dumps([digest, done]).encode())
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return tuple(json.loads(answer)) if answer else ("", 0)
+
+
+def main(folder: Path, every: int, first: int) -> None:
+    data, root = mixed(folder / "in", 120), folder / "run"
+    plain, operations = child(BODY, data, folder / "plain")
+    edited, _ = child(EDITED, data, folder / "edited")
+    wrong = tried = 0
+    for n in range(first, operations + 1, every):
+        for story in ("plain", "edited after", "edited and killed"):
+            shutil.rmtree(root, ignore_errors=True)
+            if story == "edited and killed":
+                child(BODY, data, root)
+            whole, _ = child(BODY if story != "edited and killed" else EDITED, data, root, kill_at=n)
+            if whole:
+                continue  # it has fewer operations
+            tried += 1
+            found = [child(BODY if story == "plain" else EDITED, data, root)[0]]
+            expected = [plain if story == "plain" else edited]
+            if story == "edited after":
+                found.append(child(BODY, data, root)[0])
+                expected.append(plain)
+            if found != expected:
+                wrong += 1
+                print(n, story, found, flush=True)
+    print(json.dumps({"operations": operations, "tried": tried, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
