@@ -518,6 +518,8 @@ def page_rows(reading: Reading, pages: Iterator[Any]) -> Iterator[dict[str, Any]
     """
     from curate.extract import Unextractable
 
+    if reading.source.extract != "none":
+        _ = reading.extract  # loaded here, since inside the guard it would be counted as the first page's time
     for page in pages:
         try:
             with reading.guard(reading.number, page.record) if reading.guard else nullcontext() as verdict:
