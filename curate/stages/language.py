@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
-import re
-import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import langid
 from curate.errors import MissingExtra, RecipeError
+from curate.langid import Detector, allowed, names, resiliparse, spans
+from curate.languages import check_codes, iso_code
 from curate.stage import REASON, BatchFn, Stage, Task, with_columns
 
 
@@ -56,11 +55,7 @@ class Language(Stage):
     min_score: float = 0.0
 
     def __post_init__(self) -> None:
-        for code in self.keep:
-            if not re.fullmatch("[a-z]{2,3}", code):
-                raise RecipeError(f"language: keep holds {code!r}; write ISO 639-1 codes such as 'en', else 639-3")
-            if code in _iso1():
-                raise RecipeError(f"language: {code!r} in keep is written {_iso1()[code]!r} here")
+        check_codes(self.keep, "language.keep")
         if not 0 <= self.min_score <= 1:
             raise RecipeError(f"language: min_score is {self.min_score}; scores lie between 0 and 1")
 
@@ -75,14 +70,12 @@ class Language(Stage):
 
     def open(self, task: Task) -> BatchFn:
         if self.model == "resiliparse":
-            return functools.partial(self._process, _by_resiliparse)
-        model = task.cached(("fasttext", self.model), functools.partial(_load_fasttext, self.model))
-        return functools.partial(self._process, functools.partial(_by_fasttext, model))
+            return functools.partial(self._process, resiliparse())
+        return functools.partial(self._process, task.cached(("lid", self.model), functools.partial(_load_fasttext, self.model)))
 
-    def _process(self, detect: Callable[[str], tuple[str, float]], batch: pa.RecordBatch) -> pa.RecordBatch:
-        found = [detect(text) if text else ("und", 0.0) for text in map(_sample, pc.cast(batch["text"], pa.binary()))]
-        language = pa.array([code for code, _ in found], pa.string())
-        score = np.array([score for _, score in found], np.float32)
+    def _process(self, detector: Detector, batch: pa.RecordBatch) -> pa.RecordBatch:
+        number, score = langid.detect(detector, *spans(batch["text"]))
+        language = names(detector, number)
         columns: dict[str, pa.Array] = {"language": language, "language_score": pa.array(score)}
         reason = pa.nulls(len(language), pa.string())
         if self.min_score:
@@ -95,85 +88,36 @@ class Language(Stage):
         return with_columns(batch, columns)
 
 
-HEAD, PIECE = 2048, 1024
-_NOISE = bytes(c for c in range(128) if not (chr(c).isalpha() or chr(c).isspace()))
+def detect(text: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """(language, score) of each text by resiliparse, as this stage writes them with its default parameters.
+
+    text: string or large_string array. Returns a string and a float32 array, without nulls: a text that is null, has no
+    letters, or has them in a script that the language found is not written in, is `und` with 0.
+    """
+    number, score = langid.detect(resiliparse(), *spans(text))
+    return names(resiliparse(), number), pa.array(score)
 
 
-def _sample(value: pa.BinaryScalar) -> str:
-    """What of a text is looked at: at most 4 kB, cut at whole characters, in Unicode's composed form. No letters: nothing."""
-    if not value.is_valid:
-        return ""
-    data = memoryview(value.as_buffer())
-    if len(data) > HEAD + 2 * PIECE:
-        rest = len(data) - HEAD
-        at = (HEAD + rest // 3, HEAD + 2 * rest // 3)
-        text = " ".join(bytes(p).decode("utf-8", "ignore") for p in (data[:HEAD], *(data[a : a + PIECE] for a in at)))
-    else:
-        text = bytes(data).decode("utf-8", "ignore")
-    if text.isascii():
-        return text if any(map(str.isalpha, text)) else ""
-    return unicodedata.normalize("NFC", text) if any(map(str.isalpha, text)) else ""
-
-
-def _by_resiliparse(text: str) -> tuple[str, float]:
-    from resiliparse.parse.lang import detect_fast
-
-    # it skips what is no letter, but the spaces around that would count
-    text = b" ".join(text.encode().translate(None, _NOISE).split()).decode()
-    best, other = cast(list[tuple[str, int]], detect_fast(text, cutoff=1 << 30, n_results=2))
-    letters, rank, gap = len(text) - text.count(" "), best[1], other[1] - best[1]
-    n, r, g = math.log(max(letters, 1)), math.log(max(rank, 1)), math.log1p(gap)
-    logit = 3.268 + 6.630 * n - 0.3066 * n * n - 0.9225 * r - 0.7196 * n * r + 0.1953 * g * g
-    return best[0], 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
-
-
-def _load_fasttext(path: str) -> Any:
+def _load_fasttext(path: str) -> Detector:
     try:
         import fasttext
     except ImportError as error:
         raise MissingExtra("fasttext", "train", "stage 'language' with a fastText model") from error
     try:
-        return fasttext.load_model(path)
+        model = fasttext.load_model(path)
     except ValueError as error:
         raise RecipeError(f"language: {path} is not a fastText model: {error}") from error
+    labels = model.get_labels()
+    number = {label: i for i, label in enumerate(labels)}
 
+    def answer(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        view = data.data
+        found, scores = np.full(len(offsets) - 1, -1, np.int32), np.zeros(len(offsets) - 1, np.float32)
+        for i in range(len(found)):
+            text = str(view[offsets[i] : offsets[i + 1]], "utf-8", "ignore")
+            best, score = model.predict(text.replace("\n", " "))
+            if best:
+                found[i], scores[i] = number[best[0]], min(max(float(score[0]), 0.0), 1.0)
+        return found, scores
 
-def _by_fasttext(model: Any, text: str) -> tuple[str, float]:
-    labels, scores = model.predict(text.replace("\n", " "))
-    return (iso_code(labels[0]), min(max(float(scores[0]), 0.0), 1.0)) if labels else ("und", 0.0)
-
-
-def iso_code(label: str) -> str:
-    """ISO 639-1 (else 639-3) of a fastText label such as `__label__en`, `__label__eng_Latn` or `__label__zh-min-nan`."""
-    code, _, script = label.removeprefix("__label__").partition("_")
-    if not script and code in _WIKIPEDIA:  # lid.176 names languages as Wikipedia does, where `als` is Alemannic
-        return _WIKIPEDIA[code]
-    code = re.match("[a-z]*", code.lower())[0]  # type: ignore[index]
-    return _iso1().get(code, code) if 2 <= len(code) <= 3 else "und"
-
-
-_WIKIPEDIA = {"als": "gsw", "bh": "bho", "eml": "egl", "nah": "nci", "sh": "hbs", "bat-smg": "sgs", "fiu-vro": "vro",
-              "map-bms": "jv", "roa-rup": "rup", "zh-yue": "yue", "zh-min-nan": "nan", "zh-classical": "lzh"}  # fmt: skip
-
-_ISO1 = """
-aar aa abk ab ave ae afr af aka ak amh am arg an ara ar asm as ava av aym ay aze az bak ba bel be bul bg bis bi bam bm ben bn
-bod bo bre br bos bs cat ca che ce cha ch cos co cre cr ces cs chu cu chv cv cym cy dan da deu de div dv dzo dz ewe ee ell el
-eng en epo eo spa es est et eus eu fas fa ful ff fin fi fij fj fao fo fra fr fry fy gle ga gla gd glg gl grn gn guj gu glv gv
-hau ha heb he hin hi hmo ho hrv hr hat ht hun hu hye hy her hz ina ia ind id ile ie ibo ig iii ii ipk ik ido io isl is ita it
-iku iu jpn ja jav jv kat ka kon kg kik ki kua kj kaz kk kal kl khm km kan kn kor ko kau kr kas ks kur ku kom kv cor kw kir ky
-lat la ltz lb lug lg lim li lin ln lao lo lit lt lub lu lav lv mlg mg mah mh mri mi mkd mk mal ml mon mn mar mr msa ms mlt mt
-mya my nau na nob nb nde nd nep ne ndo ng nld nl nno nn nor no nbl nr nav nv nya ny oci oc oji oj orm om ori or oss os pan pa
-pli pi pol pl pus ps por pt que qu roh rm run rn ron ro rus ru kin rw san sa srd sc snd sd sme se sag sg sin si slk sk slv sl
-smo sm sna sn som so sqi sq srp sr ssw ss sot st sun su swe sv swa sw tam ta tel te tgk tg tha th tir ti tuk tk tgl tl tsn tn
-ton to tur tr tso ts tat tt twi tw tah ty uig ug ukr uk urd ur uzb uz ven ve vie vi vol vo wln wa wol wo xho xh yid yi yor yo
-zha za zho zh zul zu
-arb ar als sq azj az cmn zh ekk et fat ak gug gn khk mn kmr ku lvs lv npi ne ory or pbt ps pes fa plt mg quy qu swh sw uzn uz
-ydd yi zsm ms zlm ms fuv ff gaz om
-"""  # the last lines: the individual language that usually stands for its macrolanguage
-
-
-@functools.lru_cache(maxsize=1)
-def _iso1() -> dict[str, str]:
-    """ISO 639-1 by ISO 639-3."""
-    words = _ISO1.split()
-    return dict(zip(words[::2], words[1::2], strict=True))
+    return Detector([iso_code(label) for label in labels], allowed(labels), answer)
