@@ -376,3 +376,60 @@ def c4_clean(data: np.ndarray, start: int, end: int, out: np.ndarray, at: int) -
         at += 1
         start += 1
     return at
+
+
+@numba.njit(cache=True, nogil=True)
+def clean_texts(
+    offsets: np.ndarray,
+    data: np.ndarray,
+    dropped: int,
+    cited: bool,
+    end_marks: np.ndarray,
+    min_words: int,
+    max_word_length: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Texts without the lines that have one of the flags `dropped`: (offsets int32, bytes, lines removed uint32, any changed).
+
+    Lines that stay are stripped, freed of citation marks if `cited`, and joined by "\\n"; the whole is stripped.
+    """
+    n = len(offsets) - 1
+    bounds = np.zeros(n + 1, np.int32)
+    removed = np.zeros(n, np.uint32)
+    out = np.empty(offsets[n] - offsets[0], np.uint8)
+    changed = False
+    to = 0
+    for i in range(n):
+        first, end = offsets[i], offsets[i + 1]
+        triggers = c4_triggers(data, first, end)
+        if not cited:
+            triggers &= ~CITATION
+        begin = to
+        at, lines = first, 0
+        while at < end:
+            stop, after = next_line(data, at, end)
+            flags = c4_line(data, at, stop, triggers, end_marks, min_words, max_word_length)
+            if flags & dropped:
+                removed[i] += 1
+            else:
+                if lines > 0:
+                    out[to] = 10
+                    to += 1
+                if flags & CITATION:
+                    to = c4_clean(data, at, stop, out, to)
+                else:
+                    start, stop = strip(data, at, stop)
+                    out[to : to + stop - start] = data[start:stop]
+                    to += stop - start
+                lines += 1
+            at = after
+        start, stop = strip(out, begin, to)
+        if start > begin:
+            for k in range(stop - start):
+                out[begin + k] = out[start + k]
+        to = begin + stop - start
+        bounds[i + 1] = to
+        changed = changed or to - begin != end - first
+        if not changed:
+            for k in range(to - begin):
+                changed |= out[begin + k] != data[first + k]
+    return bounds, out[:to], removed, changed
