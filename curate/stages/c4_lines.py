@@ -73,12 +73,12 @@ class C4Lines(Stage):
     def open(self, task: Task) -> BatchFn:
         from curate.kernels import c4
 
-        long_word = self.max_word_length not in (None, -1)
-        few_words = self.min_words not in (None, -1)
+        min_words = -1 if self.min_words is None else self.min_words
+        max_word_length = -1 if self.max_word_length is None else self.max_word_length
         flags = (
             (self.terminal_punctuation, c4.NO_END),
-            (few_words, c4.FEW_WORDS),
-            (long_word, c4.LONG_WORD),
+            (min_words >= 0, c4.FEW_WORDS),
+            (max_word_length >= 0, c4.LONG_WORD),
             (self.javascript, c4.JAVASCRIPT),
             (self.policy, c4.POLICY),
         )
@@ -87,8 +87,8 @@ class C4Lines(Stage):
             sum(flag for wanted, flag in flags if wanted),
             self.citations,
             np.array(sorted(set(map(ord, self.end_marks))), np.uint32),
-            self.min_words if few_words else 0,
-            self.max_word_length if long_word else np.iinfo(np.int64).max,
+            max(min_words, 0),
+            max_word_length if max_word_length >= 0 else np.iinfo(np.int64).max,
         )
 
 
