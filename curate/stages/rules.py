@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,9 +87,10 @@ class Rules(Filter):
             if not isinstance(thresholds, Mapping):
                 raise RecipeError(f"rules: languages.{code} is {thresholds!r}; write {{gopher.min_words: 30}}, or the like")
             _flat(thresholds, self.sets, f"languages.{code}")
-        if not self._active():
+        if not self._active:
             raise RecipeError("rules: every rule is switched off; take the stage out, or leave a rule on")
 
+    @functools.cached_property
     def _active(self) -> list[_Levels]:
         """The rules that judge any document, with their thresholds: the first for all, then one for each language."""
         general = _flat(self.thresholds, self.sets, "thresholds")
@@ -105,17 +106,17 @@ class Rules(Filter):
         return active
 
     def reads(self) -> tuple[str, ...]:
-        rules = [levels.rule for levels in self._active()]
+        rules = [levels.rule for levels in self._active]
         columns = dict.fromkeys(rule.column for rule in rules)
         if any(rule.spaced for rule in rules):
             columns["word_rule"] = None
         return (*columns, *(("language",) if self.languages else ()))
 
     def reasons(self) -> tuple[str, ...]:
-        return tuple(levels.rule.code for levels in self._active())
+        return tuple(levels.rule.code for levels in self._active)
 
     def open(self, task: Task) -> BatchFn:
-        return partial(_judge, self._active(), pa.array(list(self.languages), pa.string()), task.count)
+        return functools.partial(_judge, self._active, pa.array(list(self.languages), pa.string()), task.count)
 
     def reject(self, batch: pa.RecordBatch) -> pa.Array:
         return self.open(Task(phase="", rank=0))(batch)[REASON]
