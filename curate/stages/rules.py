@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.errors import RecipeError, did_you_mean
+from curate.languages import check_codes
 from curate.signals import BY_NAME, UNSPACED
 from curate.stage import REASON, BatchFn, Filter, Task, with_columns
 
@@ -81,9 +81,8 @@ class Rules(Filter):
         if not self.sets or len(set(self.sets)) < len(self.sets):
             raise RecipeError(f"rules: sets is {list(self.sets)}; name each set once, of {', '.join(_SETS)}")
         _flat(self.thresholds, self.sets, "thresholds")
+        check_codes(tuple(self.languages), "rules.languages")
         for code, thresholds in self.languages.items():
-            if not re.fullmatch("[a-z]{2,3}", code):
-                raise RecipeError(f"rules: languages holds {code!r}; write codes such as 'zh', as `language` does")
             if not isinstance(thresholds, Mapping):
                 raise RecipeError(f"rules: languages.{code} is {thresholds!r}; write {{gopher.min_words: 30}}, or the like")
             _flat(thresholds, self.sets, f"languages.{code}")

@@ -290,7 +290,7 @@ def test_what_is_null_is_not_judged_but_counted():
         ({"sets": ("c4",), "thresholds": {"gopher.min_words": 3}}, "add it to sets"),
         ({"thresholds": {"gopher.min_words": math.nan}}, "write a number, or null"),
         ({"thresholds": {"gopher.min_words": "30"}}, "write a number, or null"),
-        ({"languages": {"german": {}}}, "write codes such as 'zh'"),
+        ({"languages": {"german": {}}}, "rules: languages holds 'german'; write ISO 639-1 codes"),
         ({"languages": {"de": 3}}, "write {gopher.min_words: 30}"),
         ({"languages": {"de": {"gopher.min_word": 3}}}, r"languages\.de holds 'gopher\.min_word'"),
         ({"sets": ("fineweb",), "thresholds": {c: None for c in PUBLISHED if c.startswith("fineweb")}}, "every rule is"),
