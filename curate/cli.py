@@ -329,6 +329,55 @@ def export(run: str, overrides: tuple[str, ...], workers: int | None, as_json: b
     _run(lambda: recipe, run, as_json, "local", workers, opened.info["limit"], None, ())
 
 
+@main.group(cls=_Group, invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@click.pass_context
+def models(context: click.Context, as_json: bool) -> None:
+    """List the models that stages know by name, or fetch one: `curate models get NAME`."""
+    if context.invoked_subcommand is None:
+        _models(as_json)
+
+
+@models.command("list")
+@_json
+def models_list(as_json: bool) -> None:
+    """List the named models, and where those are that have been fetched."""
+    _models(as_json)
+
+
+def _models(as_json: bool) -> None:
+    from curate import models as named
+
+    found = named.listed()
+    if as_json:
+        _emit(found)
+        return
+    for model in found:
+        click.echo(f"{model['name']:<12} {model['mb']:>8,.1f} MB  {model['licence']:<13} {model['about']}")
+        click.echo(f"{'':<12} {model['path'] or 'not fetched'}")
+
+
+@models.command("get")
+@click.argument("name")
+@_json
+def models_get(name: str, as_json: bool) -> None:
+    """Fetch the model NAME into the cache unless it is there, and print its path."""
+    from curate import models as named
+
+    model = named.known(name)
+    with click.progressbar(length=round(model.mb * 1e6), label=model.file, file=sys.stderr) as bar:
+
+        def progress(done: int, size: int | None) -> None:
+            bar.length = size or bar.length
+            bar.update(done - bar.pos)
+
+        path = named.get(name, progress)
+    if as_json:
+        _emit({"name": name, "path": str(path), "sha256": model.sha256})
+    else:
+        click.echo(str(path))
+
+
 @main.command()
 @click.argument("out")
 @click.option("--pages", type=click.IntRange(100), default=3000, show_default=True)

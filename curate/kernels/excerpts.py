@@ -53,19 +53,19 @@ def excerpt(
 
 
 @numba.njit(cache=True, nogil=True)
-def letters_only(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def letters_only(starts: np.ndarray, ends: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texts without digits, punctuation and controls of ASCII, with single spaces where there was whitespace.
 
     Returns (int64 offsets, uint8 bytes, characters of each text that are no space).
     """
-    n = len(offsets) - 1
+    n = len(starts)
     bounds = np.zeros(n + 1, np.int64)
-    out = np.empty(offsets[n] - offsets[0], np.uint8)
+    out = np.empty((ends - starts).sum(), np.uint8)
     characters = np.zeros(n, np.int64)
     to = 0
     for i in range(n):
         begin, spaces, inside = to, False, 0
-        for at in range(offsets[i], offsets[i + 1]):
+        for at in range(starts[i], ends[i]):
             byte = data[at]
             if byte == 32 or 9 <= byte <= 13:
                 spaces = True

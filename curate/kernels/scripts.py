@@ -9,6 +9,7 @@ not count.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numba
 import numpy as np
@@ -106,6 +107,21 @@ def table() -> np.ndarray:
     return found
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _code_point(data: np.ndarray, at: int) -> tuple[Any, int]:
+    """The code point that begins at data[at], 0 where it is beyond the table, and its length in bytes."""
+    byte = data[at]
+    if byte < 0x80:
+        return np.int64(byte), 1
+    if byte < 0xE0:
+        return np.int64(byte & 0x1F) << 6 | (data[at + 1] & 0x3F), 2
+    if byte < 0xF0:
+        return np.int64(byte & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | (data[at + 2] & 0x3F), 3
+    if byte > 0xF0:
+        return np.int64(0), 4
+    return np.int64(data[at + 1] & 0x3F) << 12 | np.int64(data[at + 2] & 0x3F) << 6 | (data[at + 3] & 0x3F), 4
+
+
 @numba.njit(cache=True, nogil=True)
 def count_scripts(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table: np.ndarray, kinds: int) -> np.ndarray:
     """Letters by script, uint32 (texts, kinds), of the texts data[starts[i]:ends[i]] in UTF-8; kinds: len(scripts())."""
@@ -113,23 +129,25 @@ def count_scripts(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table:
     here = np.zeros(kinds + 1, np.uint32)
     for i in range(len(starts)):
         here[:] = 0
-        at, end = starts[i], ends[i]
-        while at < end:
-            byte = data[at]
-            if byte < 0x80:
-                here[table[byte]] += 1
-                at += 1
-            elif byte < 0xE0:
-                here[table[(byte & 0x1F) << 6 | (data[at + 1] & 0x3F)]] += 1
-                at += 2
-            elif byte < 0xF0:
-                here[table[(byte & 0x0F) << 12 | (data[at + 1] & 0x3F) << 6 | (data[at + 2] & 0x3F)]] += 1
-                at += 3
-            else:
-                if byte == 0xF0:  # planes 1 to 3
-                    here[table[(data[at + 1] & 0x3F) << 12 | (data[at + 2] & 0x3F) << 6 | (data[at + 3] & 0x3F)]] += 1
-                at += 4
+        at = starts[i]
+        while at < ends[i]:
+            point, size = _code_point(data, at)
+            here[table[point]] += 1
+            at += size
         counts[i] = here[1:]
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def count_letters(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Letters of any script of each text: the sum of a row of `count_scripts`, int64."""
+    counts = np.zeros(len(starts), np.int64)
+    for i in range(len(starts)):
+        at = starts[i]
+        while at < ends[i]:
+            point, size = _code_point(data, at)
+            counts[i] += table[point] != 0
+            at += size
     return counts
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import RecipeError
-from curate.stages.language import Language, iso_code
+from curate.languages import iso_code, scripts_of
+from curate.stages.language import Language, detect
 
 ENGLISH = "The clocks were striking thirteen when he came home from work and found the door of the house open. "
 GERMAN = "Die Uhren schlugen dreizehn, als er von der Arbeit nach Hause kam und die Tür des Hauses offen fand. "
@@ -161,15 +162,3 @@ def test_a_model_that_is_none(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"not a model")
     with pytest.raises(RecipeError, match="not a fastText model"):
         Language(model=str(tmp_path / "x.bin"))(["a"])
-
-
-def test_without_fasttext_it_names_the_extra(model, monkeypatch):
-    import sys
-
-    from curate import stage
-    from curate.errors import MissingExtra
-
-    monkeypatch.setitem(sys.modules, "fasttext", None)
-    monkeypatch.setattr(stage, "_CACHE", {})
-    with pytest.raises(MissingExtra, match=r"curate-corpus\[train\]"):
-        Language(model=model)(["a"])
