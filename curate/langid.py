@@ -104,12 +104,20 @@ def _ask(
 
 
 def _by_script(detector: Detector, rows: np.ndarray, counts: np.ndarray, number: np.ndarray, score: np.ndarray) -> None:
-    """Name the language of texts most of whose letters are in a script that only one language of the detector has."""
-    script = counts[rows].argmax(1)
-    there, letters = counts[rows, script].astype(np.float64), counts[rows].sum(1, dtype=np.int64)
-    only = detector.sole[script]
-    rows, only, there, letters = (v[(only >= 0) & (2 * there >= letters)] for v in (rows, only, there, letters))
-    sure = 0.97 * there / letters * there / (there + 5)
+    """Name the language of texts in a script that only one language of the detector has, whatever the detector said."""
+    from curate.kernels.scripts import scripts
+
+    letters = counts[rows].astype(np.int64)
+    total = letters.sum(1)
+    latin = letters[:, scripts().index("Latn")]
+    theirs = np.where(detector.sole >= 0, letters, 0)
+    only = detector.sole[theirs.argmax(1)]
+    own = detector.allowed[only]
+    own[:, scripts().index("Latn")] = False
+    there = np.where(own, letters, 0).sum(1)
+    clear = (there > 0) & (8 * theirs.max(1) >= there) & (2 * there >= total - latin) & (2 * there >= latin) & (only >= 0)
+    rows, only, there, total = rows[clear], only[clear], there[clear], total[clear]
+    sure = 0.97 * there / total * there / (there + 5)
     score[rows] = np.where(number[rows] == only, np.maximum(score[rows], sure), sure)
     number[rows] = only
 

@@ -36,12 +36,12 @@ def lines(starts: np.ndarray, ends: np.ndarray, data: np.ndarray) -> tuple[np.nd
 
 @numba.njit(cache=True, nogil=True)
 def pieces(
-    begins: np.ndarray, stops: np.ndarray, first: np.ndarray, letters: np.ndarray, enough: int
+    begins: np.ndarray, stops: np.ndarray, first: np.ndarray, letters: np.ndarray, script: np.ndarray, enough: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of lines, each up to a line without letters, or until it has enough letters: (int64 starts, int64 ends, int64
-    number of the text of each piece; int64 number of the piece of each line, -1 for a line without letters).
+    """Runs of lines, each up to a line without letters or in another script, or until it has enough letters: (int64 starts,
+    int64 ends, int64 number of the text of each piece; int64 number of the piece of each line, -1 for one without letters).
 
-    begins, stops, first: as `lines` gives them; letters: of each line.
+    begins, stops, first: as `lines` gives them; letters, script: of each line.
     """
     piece = np.full(len(begins), -1, np.int64)
     begin, stop = np.empty(len(begins), np.int64), np.empty(len(begins), np.int64)
@@ -53,7 +53,7 @@ def pieces(
             if letters[line] == 0:
                 gathered = -1
                 continue
-            if gathered < 0:
+            if gathered < 0 or script[line] != script[line - 1]:
                 begin[n], text[n] = begins[line], i
                 n += 1
                 gathered = 0

@@ -139,27 +139,47 @@ def count_scripts(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table:
 
 
 @numba.njit(cache=True, nogil=True)
-def count_letters(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Letters of any script of each text: the sum of a row of `count_scripts`, int64."""
-    counts = np.zeros(len(starts), np.int64)
+def main_scripts(
+    starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Letters of each text (int64), and the group of scripts that has most of them (int64; 0 where there are none).
+
+    groups: by 1 + the position of a script in `scripts()`, as `together()` gives them.
+    """
+    letters, group = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
+    here = np.zeros(len(groups), np.int64)
     for i in range(len(starts)):
+        here[:] = 0
         at = starts[i]
         while at < ends[i]:
             point, size = _code_point(data, at)
-            counts[i] += table[point] != 0
+            here[groups[table[point]]] += 1
             at += size
-    return counts
+        here[0] = 0
+        letters[i] = here.sum()
+        group[i] = here.argmax()
+    return letters, group
+
+
+@functools.lru_cache(maxsize=1)
+def together() -> np.ndarray:
+    """Groups of scripts that one text is written in: each its own, but those of Chinese, Japanese and Korean are one."""
+    groups = np.arange(len(scripts()) + 1)
+    east = [1 + scripts().index(script) for script in ("Hani", "Kana", "Hang", "Bopo")]
+    groups[east] = east[0]
+    return groups
 
 
 def fits(counts: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Whether texts can be in a language, by their letters: bool (texts).
 
     counts: as `count_scripts` gives them; allowed: bool (texts, scripts), the scripts of the language that each text is said
-    to be in. They must hold an eighth of the letters, and at least as many as all other scripts together. Latin letters are
-    not counted among the others, since names, code and addresses are written in them everywhere.
+    to be in. They must hold an eighth of the letters, and at least as many as the other scripts together. Names, code and
+    addresses are written in Latin letters everywhere: these do not count among the others, and half among their own.
     """
-    own = np.where(allowed, counts, 0).sum(1, dtype=np.int64)
-    other = np.where(allowed, 0, counts)
-    total = own + other.sum(1, dtype=np.int64)
-    other[:, scripts().index("Latn")] = 0
-    return (own >= other.sum(1, dtype=np.int64)) & (8 * own >= total) & (own > 0)
+    latin = scripts().index("Latn")
+    own = np.where(allowed, counts, 0).astype(np.int64)
+    other = np.where(allowed, 0, counts).astype(np.int64)
+    total = own.sum(1) + other.sum(1)
+    most = 2 * own.sum(1) - own[:, latin] >= 2 * (other.sum(1) - other[:, latin])
+    return most & (8 * own.sum(1) >= total) & (total > 0)

@@ -39,13 +39,16 @@ class Language(Stage):
     Documents of more than 4 kB are judged by their first 2 kB and 1 kB from each of two later places.
 
     `und`, with score 0, is a text without letters, and one in a script in which the detector knows no language. Letters are
-    counted by script (Unicode's Script property): the scripts that the answer is written in must hold an eighth of the letters
-    and at least as many as all others but Latin do, which stands in texts of all languages. resiliparse is then asked again
-    for the best of its languages that can be; and most letters being in a script of which it knows but one language (Thai,
-    Georgian, Khmer, ...) decides by itself, with score 0.97 s n / (n + 5) at least, for n letters that are a share s of all.
+    counted by script (Unicode's Script property): the scripts that the answer is written in must hold an eighth of all, and at
+    least as many as the others together. Latin letters stand in texts of all languages, so they do not count among the others,
+    and half among their own. Where its answer does not fit, resiliparse is asked for the best of its languages that would. Of
+    some scripts it knows but one language (Thai, Georgian, Khmer, ...). If an eighth of n letters is in one, the others in the
+    other scripts of that language (for Japanese, Han), and n is half of what is not Latin and half of what is, that decides by
+    itself, with a score of at least 0.97 s n / (n + 5) where n is a share s of all letters.
 
-    Lines are judged in runs: up to a line without letters, or until there are 120 letters. A run with a score below 0.5 counts
-    as the document's language if it can be in that, so that headings and names are no language of their own.
+    Lines are judged in runs: up to a line without letters or in another script, or until there are 120 letters. A run with a
+    score below 0.5 counts as the document's language if it can be in that, so that headings and names are no language of
+    their own.
 
     resiliparse gives a distance r, and r + g for the next language; with n letters and L = ln n, R = ln r, G = ln(1 + g), the
     score is logistic(3.268 + 6.630 L - 0.3066 L^2 - 0.9225 R - 0.7196 L R + 0.1953 G^2): a logistic regression on pieces of 6
@@ -162,11 +165,11 @@ def _paragraphs(
 ) -> dict[str, pa.Array]:
     """The languages of the lines of each text, and the share of its letters that each language has."""
     from curate.kernels.paragraphs import lines, pieces
-    from curate.kernels.scripts import count_letters, table
+    from curate.kernels.scripts import main_scripts, table, together
 
     begins, stops, first = lines(starts, ends, data)
-    letters = count_letters(begins, stops, data, table())
-    piece_begins, piece_stops, text_of, piece = pieces(begins, stops, first, letters, ENOUGH)
+    letters, script = main_scripts(begins, stops, data, table(), together())
+    piece_begins, piece_stops, text_of, piece = pieces(begins, stops, first, letters, script, ENOUGH)
     found = np.empty(len(piece_begins), np.int32)
     for at in range(0, len(found), CHUNK):  # a text may be millions of lines
         here = slice(at, at + CHUNK)

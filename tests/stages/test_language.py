@@ -3,6 +3,7 @@
 import ctypes
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +64,9 @@ def test_a_long_document_is_judged_by_more_than_its_head():
         ({"keep": ("english",)}, "ISO 639-1"),
         ({"keep": ("eng",)}, "'eng' in keep is written 'en'"),
         ({"min_score": 1.5}, "between 0 and 1"),
+        ({"below": 0.0}, "below is 0.0"),
+        ({"then": "resiliparse"}, "two different detectors"),
+        ({"model": ""}, "two different detectors"),
     ],
 )
 def test_wrong_parameters(wrong, message):
@@ -124,11 +128,114 @@ def test_labels_of_fasttext_models(label, code):
     assert iso_code(label) == code
 
 
+@pytest.mark.parametrize(
+    "label, scripts",
+    [
+        ("en", ("Latn",)),
+        ("__label__sr", ("Latn", "Cyrl")),
+        ("srp_Cyrl", ("Cyrl",)),
+        ("zho_Hant", ("Hani", "Bopo")),
+        ("jpn_Jpan", ("Kana", "Hani")),
+        ("zho", ("Hani", "Bopo")),
+        ("chr_Cher", ("Cher",)),
+        ("xxx", ()),
+        ("xx_strange", ()),
+    ],
+)
+def test_scripts_of_languages(label, scripts):
+    assert scripts_of(label) == scripts
+
+
+LONG_ENGLISH = (
+    "Every morning the old woman who lives by the river walks to the market with two baskets. She sells apples in autumn and "
+    "flowers in spring, and nobody in the town can remember a day on which she did not come. When somebody asks about her "
+    "age she laughs, and tells them that she has forgotten it somewhere on the road between the mountains and the sea. "
+)
+LONG_GERMAN = (
+    "Jeden Morgen geht die alte Frau, die am Fluss wohnt, mit zwei Körben zum Markt. Im Herbst verkauft sie Äpfel und im "
+    "Frühling Blumen, und niemand in der Stadt kann sich an einen Tag erinnern, an dem sie nicht gekommen wäre. Wenn jemand "
+    "nach ihrem Alter fragt, lacht sie und sagt, sie habe es irgendwo auf dem Weg zwischen den Bergen und dem Meer vergessen. "
+)
+CHEROKEE = "ᏂᎦᏓ ᎠᏂᏴᏫ ᏂᎨᎫᏓᎸᎾ ᎠᎴ ᎤᏂᏠᏱ ᎤᎾᏕᎿ ᏚᏳᎧᏛ ᎨᏒᎢ. "
+AMHARIC = "የሰው ልጅ ሁሉ ሲወለድ ነጻና በክብርና በመብትም እኩልነት ያለው ነው። "
+LAO = "ມະນຸດທຸກຄົນເກີດມາມີກຽດສັກສີ ສິດທິ ເສລີພາບ "
+BURMESE = "လူတိုင်းသည် တူညီ လွတ်လပ်သော ဂုဏ်သိက္ခာဖြင့် လည်းကောင်း "
+KHMER = "មនុស្សទាំងអស់កើតមកមានសេរីភាពនិងសមភាពក្នុងសេចក្ដីថ្លៃថ្នូរ "
+
+
+def test_a_script_without_a_known_language_is_undetermined():
+    for text in (CHEROKEE, AMHARIC, LAO, "ⵎⴷⴰⵏⵏ ⴰⴽⴽⵯ ⵜⵜⵍⴰⵍⵏ ", "ꊿꂷꃅꄿꐨꐥ ", "ᐃᓅᔪᓕᒫᑦ ᐊᓂᖅᑎᕆᔪᓕᒫᑦ "):
+        assert found([text, text * 10, text * 200]) == [("und", 0.0)] * 3, text
+        assert found([text * 10 + ENGLISH[:40]]) == [("und", 0.0)]
+    assert found([ENGLISH * 5 + CHEROKEE])[0][0] == "en"
+
+
+def test_a_script_with_one_known_language_is_that():
+    for text, code in ((BURMESE, "my"), (KHMER, "km"), ("ყველა ადამიანი იბადება თავისუფალი ", "ka")):
+        said = found([text[:4], text, text * 20, text * 10 + ENGLISH])
+        assert [language for language, _ in said] == [code] * 4, said
+        assert 0.3 < said[0][1] and 0.8 < said[1][1] < said[2][1] <= 1
+
+
+def test_names_and_code_in_latin_letters_do_not_change_the_language():
+    japanese = "四月の晴れた寒い日だった。時計が十三回鳴った。"
+    assert found([japanese * 3 + "import numpy as np; from pathlib import Path " * 2])[0][0] == "ja"
+
+
+def test_the_function_gives_what_the_stage_writes():
+    texts = [ENGLISH, None, GERMAN, "", CHEROKEE, "42", BURMESE]
+    language, score = detect(pa.array(texts))
+    assert (language.type, score.type) == (pa.string(), pa.float32())
+    assert list(zip(language.to_pylist(), score.to_pylist(), strict=True)) == found(texts)
+    assert detect(pa.array(texts, pa.large_string())[2:])[0].to_pylist() == language.to_pylist()[2:]
+    assert [len(x) for x in detect(pa.array([], pa.string()))] == [0, 0]
+
+
+def by_line(text, **parameters):
+    row = Language(per_paragraph=True, **parameters)([text]).kept.to_pylist()[0]
+    shares = {share["language"]: share["share"] for share in row["language_shares"]}
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    return shares, row["paragraph_languages"]
+
+
+def test_languages_of_lines_and_their_shares():
+    shares, labels = by_line("\n".join([LONG_ENGLISH, "", LONG_GERMAN, "12 34", CHEROKEE, LONG_ENGLISH]))
+    assert labels == ["en", "und", "de", "und", "und", "en"]
+    letters = [sum(map(str.isalpha, part)) for part in (LONG_ENGLISH * 2, LONG_GERMAN, CHEROKEE)]
+    assert [shares[k] for k in ("en", "de", "und")] == pytest.approx([n / sum(letters) for n in letters])
+
+
+def test_lines_of_a_paragraph_are_judged_together():
+    wrapped = LONG_ENGLISH.replace(" ", "\n")
+    shares, labels = by_line(wrapped)
+    assert shares == {"en": 1.0} and len(labels) == wrapped.count("\n") + 1
+    assert set(labels[:-1]) == {"en"} and labels[-1] == "und"  # nothing stands after the last newline
+
+
+def test_a_line_too_short_to_tell_has_the_language_of_the_document():
+    shares, labels = by_line("\n\n".join([LONG_GERMAN, "Ohm", LONG_GERMAN, "Impressum"]))
+    assert labels == ["de", "und", "de", "und", "de", "und", "de"] and shares == {"de": 1.0}
+    assert by_line("\n\n".join([LONG_GERMAN, "ᎣᏏᏲ"]))[1] == ["de", "und", "und"]
+
+
+def test_lines_of_nothing():
+    for text, n in (("", 1), (None, 1), ("\n\n", 3), ("12\n34", 2)):
+        assert by_line(text) == ({}, ["und"] * n)
+
+
+def test_lines_pass_the_suite():
+    from curate.testing import check_stage
+
+    check_stage(Language(per_paragraph=True))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("model"), {"eng_Latn": ENGLISH.split(), "deu_Latn": GERMAN.split()})
+
+
+def trained(folder, words):
     fasttext = pytest.importorskip("fasttext")
-    folder = tmp_path_factory.mktemp("model")
-    words = {"eng_Latn": ENGLISH.split(), "deu_Latn": GERMAN.split()}
     lines = [f"__label__{k} {' '.join(w[i:] + w[:i])}\n" for k, w in words.items() for i in range(10)] * 20
     (folder / "train.txt").write_text("".join(lines))
     libc = ctypes.CDLL(None)
@@ -162,3 +269,52 @@ def test_a_model_that_is_none(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"not a model")
     with pytest.raises(RecipeError, match="not a fastText model"):
         Language(model=str(tmp_path / "x.bin"))(["a"])
+
+
+@pytest.fixture(scope="module")
+def swiss(tmp_path_factory):
+    """A model that knows languages which resiliparse does not: Cherokee, and English by another name."""
+    return trained(tmp_path_factory.mktemp("swiss"), {"chr_Cher": CHEROKEE.split(), "sco_Latn": ENGLISH.split()})
+
+
+def test_a_second_detector_for_what_the_first_is_not_sure_of(swiss):
+    texts = [LONG_ENGLISH, ENGLISH[:20], CHEROKEE, "42", None]
+    first, both = found(texts), found(texts, then=swiss)
+    assert [code for code, _ in first][2:] == ["und"] * 3
+    assert both[0] == first[0] and both[0][1] > 0.9
+    assert both[1][0] == "sco" and both[2][0] == "chr" and both[2][1] > 0.5
+    assert both[3:] == [("und", 0.0)] * 2
+    assert found(texts, then=swiss, below=0.0001)[:3] == [*first[:2], both[2]]
+    assert Language(then=swiss).files() == (swiss,)
+
+
+def test_the_second_answer_counts_only_where_there_is_one(model):
+    """This model knows English and German, of which a text in Greek letters is neither."""
+    greek = "Όλοι οι άνθρωποι"
+    assert found([greek], then=model, below=1.0) == found([greek]) and found([greek])[0][0] == "el"
+
+
+def test_a_cascade_passes_the_suite(swiss):
+    from curate.testing import check_stage
+
+    check_stage(Language(then=swiss, per_paragraph=True))
+
+
+def test_fasttext_agrees_with_its_library(model):
+    """The same label, and the probability without the 1e-5 that the library adds, of texts that are judged whole."""
+    fasttext = pytest.importorskip("fasttext")
+    texts = [ENGLISH, GERMAN, ENGLISH + GERMAN, "wo thirteen", "Tür\nhome", "x"]
+    theirs = [fasttext.load_model(model).predict(text.replace("\n", " ")) for text in texts]
+    for (code, score), (labels, scores) in zip(found(texts, model=model), theirs, strict=True):
+        assert code == iso_code(labels[0]) and score == pytest.approx(scores[0] - 1e-5, abs=1e-6)
+
+
+def test_a_named_model(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("CURATE_CACHE", str(tmp_path))
+    with pytest.raises(RecipeError, match=r"run `curate models get lid176-ftz`"):
+        Language(model="lid176-ftz")(["a"])
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "lid.176.ftz").write_bytes(Path(model).read_bytes())
+    assert found([GERMAN], model="lid176-ftz") == found([GERMAN], model=model)
+    with pytest.raises(RecipeError, match="no such file: lid17; did you mean 'lid176'"):
+        Language(model="lid17")(["a"])
