@@ -13,6 +13,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from curate.kernels.chars import kernel
+
 # what c4_line says of a line; of a whole text, c4_triggers sets the bits from JAVASCRIPT on that its lines can have at all
 LONG_WORD, NO_END, FEW_WORDS, JAVASCRIPT, POLICY, LOREM_IPSUM, CURLY, CITATION = 1, 2, 4, 8, 16, 32, 64, 128
 _PHRASES = JAVASCRIPT | POLICY | LOREM_IPSUM
@@ -38,7 +40,7 @@ _BREAK = np.array([c in (10, 11, 12, 13, 28, 29, 30, 0xC2, 0xE2) for c in range(
 _ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def space_at(data: np.ndarray, at: int, end: int) -> int:
     """Width in bytes of the whitespace character that begins at `at`, as `str.isspace()` sees it; 0 if it is none."""
     byte = data[at]
@@ -59,7 +61,7 @@ def space_at(data: np.ndarray, at: int, end: int) -> int:
     return 3 if second == 0x81 and third == 0x9F else 0  # U+205F
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def strip(data: np.ndarray, start: int, end: int) -> tuple[int, int]:
     """(start, end) without whitespace at both ends: `str.strip()`."""
     while start < end:
@@ -82,7 +84,7 @@ def strip(data: np.ndarray, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def next_line(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
     """(end of the line that begins at `at`, start of the next), the lines being those of `str.splitlines()`.
 
@@ -137,7 +139,7 @@ _MASKS, _starts, _ENDS = _machine()
 _STARTS = np.uint64(_starts)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def c4_triggers(data: np.ndarray, start: int, end: int) -> int:
     """Which of JAVASCRIPT, POLICY, LOREM_IPSUM, CURLY and CITATION the lines of a text can have at all, for `c4_line`.
 
@@ -155,7 +157,7 @@ def c4_triggers(data: np.ndarray, start: int, end: int) -> int:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def citation_at(data: np.ndarray, at: int, end: int) -> int:
     """Length of the citation mark that begins at `at`: `[`, digits, `]`; `[edit]`; `[citation needed]`. 0 if there is none."""
     if data[at] != 91:
@@ -170,7 +172,7 @@ def citation_at(data: np.ndarray, at: int, end: int) -> int:
     return len(_CITATION_NEEDED) if _is(data, at, end, _CITATION_NEEDED) else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is(data: np.ndarray, at: int, end: int, word: np.ndarray) -> bool:
     if end - at < len(word):
         return False
@@ -180,7 +182,7 @@ def _is(data: np.ndarray, at: int, end: int, word: np.ndarray) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _before(data: np.ndarray, start: int, end: int, cited: bool) -> int:
     """`end`, moved in front of the citation marks that end there."""
     while cited and end > start and data[end - 1] == 93:
@@ -193,8 +195,9 @@ def _before(data: np.ndarray, start: int, end: int, cited: bool) -> int:
     return end
 
 
-@numba.njit(cache=True, nogil=True)
-def _ends(data: np.ndarray, start: int, end: int, cited: bool, end_marks: np.ndarray) -> bool:
+@kernel
+def c4_ends(data: np.ndarray, start: int, end: int, cited: bool, end_marks: np.ndarray) -> bool:
+    """Whether a stripped line ends as C4 wants it. cited: it may have citation marks, to be looked through."""
     end = _before(data, start, end, cited)
     if end == start:
         return False
@@ -225,7 +228,7 @@ def _ends(data: np.ndarray, start: int, end: int, cited: bool, end_marks: np.nda
     return low < len(end_marks) and end_marks[low] == mark
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _few_words(data: np.ndarray, start: int, end: int, least: int) -> bool:
     """Fewer than `least` whitespace-separated words; looks no further than that."""
     words, gap = 0, True
@@ -244,7 +247,7 @@ def _few_words(data: np.ndarray, start: int, end: int, least: int) -> bool:
     return words < least
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _long_word(data: np.ndarray, start: int, end: int, most: int) -> bool:
     """Whether a stripped line has a word of more than `most` characters.
 
@@ -273,7 +276,7 @@ def _long_word(data: np.ndarray, start: int, end: int, most: int) -> bool:
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _finds(data: np.ndarray, at: int, end: int, phrase: np.ndarray, cited: bool) -> bool:
     """Whether a phrase (lower case) begins at `at`, in any case of ASCII letters, citation marks left out."""
     for i in range(len(phrase)):
@@ -288,7 +291,7 @@ def _finds(data: np.ndarray, at: int, end: int, phrase: np.ndarray, cited: bool)
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _phrases(data: np.ndarray, start: int, end: int, cited: bool) -> int:
     # none begins inside a citation mark, since each mark ends in "]", which no phrase holds
     found = 0
@@ -318,7 +321,7 @@ def _phrases(data: np.ndarray, start: int, end: int, cited: bool) -> int:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def c4_line(
     data: np.ndarray,
     start: int,
@@ -349,7 +352,7 @@ def c4_line(
         flags |= LONG_WORD
     if _few_words(data, start, end, min_words):
         flags |= FEW_WORDS
-    if not _ends(data, start, end, cited, end_marks):
+    if not c4_ends(data, start, end, cited, end_marks):
         flags |= NO_END
     if cited or triggers & _PHRASES:
         flags |= _phrases(data, start, end, cited)
@@ -361,7 +364,7 @@ def c4_line(
     return flags
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def c4_clean(data: np.ndarray, start: int, end: int, out: np.ndarray, at: int) -> int:
     """Append the line as C4 keeps it, stripped and without citation marks, to `out` at `at`; returns where it ends there."""
     start, end = strip(data, start, end)

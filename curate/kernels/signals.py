@@ -28,6 +28,7 @@ from curate.kernels.c4 import (
     NO_END,
     POLICY,
     c4_clean,
+    c4_ends,
     c4_line,
     c4_triggers,
     next_line,
@@ -38,12 +39,16 @@ from curate.kernels.chars import (
     ASCII_LETTER,
     ASCII_PUNCT,
     BULLET,
+    DIGIT,
     LINE_END,
     LOWER,
     NOT_ALPHA,
     NOT_DIGIT,
     NOT_SYMBOL,
+    NOT_PUNCT,
     NUMERIC,
+    PUNCT,
+    QUOTE,
     SPACE,
     TERMINAL,
     UPPER,
@@ -52,24 +57,25 @@ from curate.kernels.chars import (
     before,
     bits_of,
     decode,
+    kernel,
     tables,
 )
 from curate.kernels.tokens import (
     ALL_PUNCT,
+    BASE,
     ENDS_SENTENCE,
     FLAG_BITS,
-    FNV,
     HAS_LETTER,
     IS_REAL,
-    PRIME,
+    SEED,
     SPREAD,
     affix_words,
     cluster_words,
     exceptions,
     find_exception,
     hash_bytes,
+    hash_between,
     hash_range,
-    read_chunk,
 )
 from curate.kernels.words import offsets_and_bytes
 from curate.signals import ENGLISH, FAMILIES, GOPHER_STOP_WORDS, SIGNALS, UNSPACED
@@ -82,7 +88,7 @@ TOP2, DUP5 = _R.gopher_top_2gram_char_share, _R.gopher_dup_5gram_char_share
 RPS_TOP2, RPS_DUP5 = _R.rps_doc_frac_chars_top_2gram, _R.rps_doc_frac_chars_dupe_5grams
 
 # what a pass counts in `tally`
-PLAIN, NO_LETTER, ALL_CAPS, STOP, SENTENCES, INSIDE, HASHES, ELLIPSES, CURLIES = range(9)
+PLAIN, NO_LETTER, ALL_CAPS, STOP, SENTENCES, INSIDE, HASHES, ELLIPSES = range(8)
 GOPHER_STOP, LISTED_STOP = 1, 2
 
 _WS = np.uint64(0xD6E8FEB86659FD93)
@@ -91,8 +97,8 @@ _JAVASCRIPT, _LOREM, _IPSUM = (np.uint64(hash_bytes(w)) for w in ("javascript", 
 
 Scratch = namedtuple(
     "Scratch",
-    "cps cls pos ends tally hashes infos bare bare_sizes ids counts here next times kept made level seen sums slots "
-    "line_start line_end line_first line_last line_chars line_hash line_word line clean",
+    "cps cls pos heads ends tally hashes infos bare bare_sizes ids counts here next times kept made level sums slots sieve "
+    "line_start line_end line_first line_last line_chars line_hash line_word line_size line clean",
 )
 
 
@@ -105,28 +111,31 @@ def _scratch(size: int) -> Any:
     slots = 16
     while slots < 2 * (size + 16):
         slots *= 2
-    i32, i64, u64 = np.int32, np.int64, np.uint64
+    i32, u32, i64, u64 = np.int32, np.uint32, np.int64, np.uint64
     return Scratch(
-        cps=some(i32), cls=some(i64), pos=some(i32), ends=some(i32), tally=np.zeros(16, i64),
+        cps=some(i32), cls=some(i64), pos=some(i32), heads=some(u64), ends=some(i32), tally=np.zeros(16, i64),
         hashes=some(u64), infos=some(i32), bare=some(u64), bare_sizes=some(i32),
-        ids=some(i32), counts=some(i32), here=some(i32), next=some(i32), times=some(i32), kept=some(i32), made=some(i32),
-        level=some(np.int8), seen=some(np.int8), sums=some(i64), slots=some(i32, slots),
+        ids=some(u32), counts=some(i32), here=some(u32), next=some(u32), times=some(i32), kept=some(u32), made=some(u32),
+        level=some(np.uint8), sums=some(i32), slots=some(u32, slots), sieve=some(np.uint8, 2 * slots),
         line_start=some(i32), line_end=some(i32), line_first=some(i32), line_last=some(i32), line_chars=some(i32),
-        line_hash=some(u64), line_word=some(i32), line=some(i32), clean=some(np.uint8),
+        line_hash=some(u64), line_word=some(i32), line_size=some(i32), line=some(i32), clean=some(np.uint8),
     )  # fmt: skip
 
 
 Tables = namedtuple("Tables", "bits lower maybe keys cuts units")
-Language = namedtuple("Language", "rule ends stop_keys stop_kinds")
+Language = namedtuple("Language", "rule ends stop_maybe stop_keys stop_kinds")
 
 
 # --------------------------------------------------------------------------------------------- words
 
 
-@numba.njit(cache=True, nogil=True)
-def _stop(value, keys, kinds):
-    """Which stop word lists hold the word with this hash."""
-    at = np.int64((value * SPREAD) >> np.uint64(50)) & (len(keys) - 1)
+@kernel
+def _stop(value, maybe, keys, kinds):
+    """Which stop word lists hold the word with this hash: GOPHER_STOP, LISTED_STOP, both or 0."""
+    spread = value * SPREAD
+    if maybe[spread >> np.uint64(51)] == 0:
+        return np.int64(0)
+    at = np.int64(spread >> np.uint64(49)) & (len(keys) - 1)
     while keys[at] != 0:
         if keys[at] == value:
             return np.int64(kinds[at])
@@ -134,64 +143,135 @@ def _stop(value, keys, kinds):
     return np.int64(0)
 
 
-@numba.njit(cache=True, nogil=True)
-def _characters(data, n, cps, cls, pos, tally, stop_keys, stop_kinds):
-    """Count, over the characters of a chunk that is not plain, what is counted by characters or by plain words."""
-    at = 0
-    while at < n:
-        begin, seen, word = at, np.int64(0), cls[at] & WORD
-        while at < n and cls[at] & WORD == word:
-            seen |= cls[at]
+@kernel
+def _word(value, size, seen, words, hashes, infos):
+    """Write one word with a letter or a digit."""
+    hashes[words] = value
+    infos[words] = size << FLAG_BITS | IS_REAL | (HAS_LETTER if seen & ALPHA else 0)
+    return words + 1
+
+
+@kernel
+def _mark(c, k, words, hashes, infos, tally):
+    """Write an ASCII punctuation mark as a word, and count it as a plain one."""
+    hashes[words] = SEED * BASE + np.uint64(c)
+    flags = (IS_REAL if k & NOT_SYMBOL else 0) | (0 if k & NOT_PUNCT else ALL_PUNCT) | (ENDS_SENTENCE if k & TERMINAL else 0)
+    infos[words] = 1 << FLAG_BITS | flags
+    tally[PLAIN] += 1
+    tally[NO_LETTER] += 1
+    if c == 46 or c == 33 or c == 63:
+        tally[INSIDE] = 0
+    elif c == 35:
+        tally[HASHES] += 1
+    elif c == 95 and not tally[INSIDE]:  # the one mark that is a word character
+        tally[INSIDE] = 1
+        tally[SENTENCES] += 1
+    return words + 1
+
+
+@kernel
+def _plain(value, seen, tally, stop_maybe, stop_keys, stop_kinds):
+    """Count one plain word of letters or digits."""
+    tally[PLAIN] += 1
+    tally[NO_LETTER] += seen & ASCII_LETTER == 0
+    tally[ALL_CAPS] += seen & UPPER != 0 and seen & LOWER == 0
+    tally[STOP] += _stop(value, stop_maybe, stop_keys, stop_kinds) >> 1
+    tally[SENTENCES] += 1 - tally[INSIDE]
+    tally[INSIDE] = 1
+
+
+@kernel
+def _tail(data, start, end, bits):
+    """(hash, bits, characters) of a stretch."""
+    value, seen, n, at = SEED, np.int64(0), 0, start
+    while at < end:
+        cp, width = decode(data, at, end)
+        seen |= bits_of(bits, cp)
+        n += 1
+        for i in range(at, at + width):
+            value = value * BASE + np.uint64(data[i])
+        at += width
+    return value, seen, n
+
+
+@kernel
+def _read(data, start, end, counting, bits, cps, cls, pos, heads, tally, stop_maybe, stop_keys, stop_kinds):
+    """Decode a chunk: code points, bits, byte offsets and heads of its hash; the last two one more. Returns its characters.
+
+    counting: also count what is counted by characters or by plain words.
+    """
+    n, at, value, everything = 0, start, SEED, np.int64(0)
+    # the plain word at hand
+    word, begin, seen = np.int64(-1), 0, np.int64(0)
+    while at < end:
+        c = np.int64(data[at])
+        pos[n] = at
+        heads[n] = value
+        if c < 0x80:
+            k = np.int64(bits[c])
+            value = value * BASE + np.uint64(c)
             at += 1
-        tally[PLAIN] += 1
-        if not seen & ASCII_LETTER:
-            tally[NO_LETTER] += 1
-        if seen & UPPER and not seen & LOWER:
-            tally[ALL_CAPS] += 1
-        if word and _stop(hash_range(data, pos[begin], pos[at]), stop_keys, stop_kinds) & LISTED_STOP:
-            tally[STOP] += 1
-    at = 0
-    while at < n:
-        c = cps[at]
-        if c == 46 or c == 33 or c == 63:
-            tally[INSIDE] = 0
-        elif cls[at] & WORD:
-            if not tally[INSIDE]:
+        else:
+            c, width = decode(data, at, end)
+            k = bits_of(bits, c)
+            for i in range(at, at + width):
+                value = value * BASE + np.uint64(data[i])
+            at += width
+        cps[n], cls[n] = c, k
+        everything |= k
+        if counting:
+            if k & WORD != word:
+                if word >= 0:
+                    _count_plain(heads, pos, begin, n, word, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                word, begin, seen = k & WORD, n, np.int64(0)
+            seen |= k
+            if k & WORD:
+                tally[SENTENCES] += 1 - tally[INSIDE]
                 tally[INSIDE] = 1
-                tally[SENTENCES] += 1
-        elif c == 35:
-            tally[HASHES] += 1
-        elif c == 0x2026:
-            tally[ELLIPSES] += 1
-        elif c == 123 or c == 125:
-            tally[CURLIES] += 1
-        if c == 46 and at + 2 < n and cps[at + 1] == 46 and cps[at + 2] == 46:
-            tally[ELLIPSES] += 1
-            at += 2
-        at += 1
+            elif c == 46:
+                tally[INSIDE] = 0
+                dots = 1
+                while dots <= n and cps[n - dots] == 46:
+                    dots += 1
+                tally[ELLIPSES] += dots % 3 == 0
+            elif c == 33 or c == 63:
+                tally[INSIDE] = 0
+            elif c == 35:
+                tally[HASHES] += 1
+            elif c == 0x2026:
+                tally[ELLIPSES] += 1
+        n += 1
+    pos[n] = end
+    heads[n] = value
+    if counting and n:
+        _count_plain(heads, pos, begin, n, word, seen, tally, stop_maybe, stop_keys, stop_kinds)
+    return n, everything
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
+def _count_plain(heads, pos, begin, end, word, seen, tally, stop_maybe, stop_keys, stop_kinds):
+    tally[PLAIN] += 1
+    tally[NO_LETTER] += seen & ASCII_LETTER == 0
+    tally[ALL_CAPS] += seen & UPPER != 0 and seen & LOWER == 0
+    if word:
+        tally[STOP] += _stop(hash_between(heads, pos, begin, end), stop_maybe, stop_keys, stop_kinds) >> 1
+
+
+@kernel
 def _hard_chunk(
-    data, start, end, rule, counting, bits, maybe, keys, cuts, units, stop_keys, stop_kinds,
-    cps, cls, pos, ends, tally, words, hashes, infos,
+    data, start, end, rule, counting, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
+    cps, cls, pos, heads, ends, tally, words, hashes, infos,
 ):  # fmt: skip
     """Words of a chunk that is not plain."""
-    n = read_chunk(data, start, end, bits, cps, cls, pos)
-    if counting:
-        _characters(data, n, cps, cls, pos, tally, stop_keys, stop_kinds)
-    cut = rule == UNSPACED
-    if rule != ENGLISH:
-        for i in range(n):
-            cut = cut or cls[i] & CUT_UNSPACED != 0
-    if cut:
-        return cluster_words(data, cps, cls, pos, n, words, hashes, infos)
+    n, seen = _read(data, start, end, counting, bits, cps, cls, pos, heads, tally, stop_maybe, stop_keys, stop_kinds)
+    if rule == UNSPACED or (rule != ENGLISH and seen & CUT_UNSPACED):
+        return cluster_words(heads, cps, cls, pos, n, words, hashes, infos)
     return affix_words(
-        data, rule == ENGLISH, cps, cls, pos, n, ends, maybe, keys, cuts, units, words, hashes, infos
+        heads, rule == ENGLISH, cps, cls, pos, n, ends, maybe, keys, cuts, units, words, hashes, infos
     )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count_sentences(infos, low, high):
     """Sentences among the words low..high of one line, as spaCy's sentencizer finds them."""
     if high <= low:
@@ -207,7 +287,7 @@ def _count_sentences(infos, low, high):
     return sentences
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sentences_of(data, start, end, language, t, s, words):
     """Sentences of a stretch that is cut into words for this alone, behind the words of the text."""
     first, at = words, start
@@ -223,8 +303,8 @@ def _sentences_of(data, start, end, language, t, s, words):
                 break
             at += width
         words = _hard_chunk(
-            data, begin, at, language.rule, False, t.bits, t.maybe, t.keys, t.cuts, t.units, language.stop_keys,
-            language.stop_kinds, s.cps, s.cls, s.pos, s.ends, s.tally, words, s.hashes, s.infos,
+            data, begin, at, language.rule, False, t.bits, t.maybe, t.keys, t.cuts, t.units, language.stop_maybe, language.stop_keys,
+            language.stop_kinds, s.cps, s.cls, s.pos, s.heads, s.ends, s.tally, words, s.hashes, s.infos,
         )  # fmt: skip
     return _count_sentences(s.infos, first, words)
 
@@ -232,157 +312,198 @@ def _sentences_of(data, start, end, language, t, s, words):
 # --------------------------------------------------------------------------------------------- repeats
 
 
-@numba.njit(cache=True, nogil=True)
+# Indices are unsigned from here on: for a signed one each access asks whether it counts from the end.
+_0, _1, _2, _5 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(5)
+
+
+@kernel
 def _room(n):
     """(slots, shift) of a table for n entries."""
-    slots, shift = 16, 60
-    while slots < 2 * n:
-        slots, shift = slots * 2, shift - 1
-    return slots, np.uint64(shift)
+    slots, shift = np.uint64(16), np.uint64(60)
+    while slots < _2 * n:
+        slots, shift = slots << _1, shift - _1
+    return slots, shift
 
 
-@numba.njit(cache=True, nogil=True)
-def _number(hashes, n, slots, ids, counts):
-    """ids: the place where each word stood first; counts: how often the word of a first place stands. Returns how many differ."""
-    room, shift = _room(n)
-    slots[:room] = -1
-    different = 0
+@kernel
+def _pair(a, b):
+    key = np.uint64(a) << np.uint64(32) | np.uint64(b)
+    return (key ^ (key >> np.uint64(29))) * SPREAD
+
+
+@kernel
+def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
+    """What repeats among n hashes: (how many differ, the sum of c ln c over the counts c).
+
+    ids: the place where each stood first; counts: how often that of a first place stands; repeats: 1 where it stands elsewhere
+    too. A sieve of counters, two cheap steps for each without a branch, first tells which cannot repeat.
+    """
+    n = np.uint64(n)
+    room, shift = _room(_2 * n)
+    sieve[:room] = 0
     for i in range(n):
+        at = (hashes[i] * SPREAD) >> shift
+        sieve[at] = sieve[at] << 1 | 1
+    candidates = _0
+    for i in range(n):
+        ids[i] = i
+        counts[i] = 1
+        repeats[i] = 0
+        kept[candidates] = i
+        candidates += np.uint64(sieve[(hashes[i] * SPREAD) >> shift] > 1)
+    different = n
+    room, shift = _room(candidates)
+    slots[:room] = 0
+    for j in range(candidates):
+        i = kept[j]
         value = hashes[i]
-        at = np.int64((value * SPREAD) >> shift)
+        at = (value * SPREAD) >> shift
         while True:
-            first = slots[at]
-            if first < 0:
-                slots[at] = i
-                ids[i] = i
-                counts[i] = 1
-                different += 1
+            slot = np.uint64(slots[at])
+            if slot == _0:
+                slots[at] = np.uint64(i) + _1
                 break
+            first = slot - _1
             if hashes[first] == value:
                 ids[i] = first
                 counts[first] += 1
+                repeats[i] = 1
+                repeats[first] = 1
+                different -= _1
                 break
-            at = (at + 1) & (room - 1)
-    return different
+            at = (at + _1) & (room - _1)
+    spread = 0.0
+    for j in range(candidates):
+        count = counts[kept[j]]
+        if count > 1:
+            spread += count * np.log(np.float64(count))
+    return np.int64(different), spread
 
 
-@numba.njit(cache=True, nogil=True)
-def _in_a_row(n, s, gopher, top, dup):
-    """Repeats of 2 to 10 words in a row. s.ids, s.counts: of `_number`; s.sums: characters before each word.
+@kernel
+def _in_a_row(words, ids, sums, here, nxt, times, kept, made, level, sieve, slots, gopher, top, dup):
+    """Repeats of 2 to 10 words in a row. ids and level (`repeats`): of `_number`; sums: characters before each word.
 
     top[k - 2], k = 2..4: characters of the most frequent k words times their count; dup[k - 5], k = 5..10: characters in
-    repeats. gopher: as Gopher counts both; else as RedPajama does.
+    repeats. gopher: as Gopher counts both; else as RedPajama does. The rest is scratch; level ends as the longest repeat
+    that begins at a word.
     """
-    ids, here, nxt, times, level, seen, sums, slots = s.ids, s.here, s.next, s.times, s.level, s.seen, s.sums, s.slots
-    kept, made, counts = s.kept, s.made, s.counts
-    for k in range(3):
-        top[k] = 0
-    for k in range(6):
-        dup[k] = 0
+    for i in range(3):
+        top[i] = 0
+    for i in range(6):
+        dup[i] = 0
     if gopher:
         for k in range(2, 5):
-            if n >= k:
+            if words >= k:
                 top[k - 2] = sums[k] + k - 1
-    for i in range(n):
-        here[i] = ids[i]
-        level[i] = 1 if counts[ids[i]] > 1 else 0
-        seen[i] = 0
-    candidates = 0
-    for i in range(n - 1):
+    if words < 2:
+        return
+    n = np.uint64(words)
+    candidates = _0
+    for i in range(n - _1):
         kept[candidates] = i
-        candidates += level[i] & level[i + 1]
-    for k in range(2, 11):
-        if candidates == 0:
+        candidates += np.uint64(level[i] & level[i + _1])
+    before = ids
+    for k in range(np.uint64(2), np.uint64(11)):
+        # what cannot repeat is sieved out first
+        room, shift = _room(_2 * candidates)
+        sieve[:room] = 0
+        inserted = _0
+        for j in range(candidates):
+            p = np.uint64(kept[j])
+            if p + k <= n and level[p + _1] >= k - _1:
+                made[inserted] = p
+                inserted += _1
+                at = _pair(before[p], ids[p + k - _1]) >> shift
+                sieve[at] = sieve[at] << 1 | 1
+        candidates = _0
+        for j in range(inserted):
+            p = np.uint64(made[j])
+            kept[candidates] = p
+            candidates += np.uint64(sieve[_pair(before[p], ids[p + k - _1]) >> shift] > 1)
+        if candidates == _0:
             return
         room, shift = _room(candidates)
-        slots[:room] = -1
-        inserted = 0
+        slots[:room] = 0
         for j in range(candidates):
-            p = kept[j]
-            if p + k > n or level[p + 1] < k - 1:
-                continue
-            last = ids[p + k - 1]
-            key = np.uint64(here[p]) << np.uint64(32) | np.uint64(last)
-            key = (key ^ (key >> np.uint64(29))) * SPREAD
-            at = np.int64(key >> shift)
+            p = np.uint64(kept[j])
+            stem, last = before[p], ids[p + k - _1]
+            at = _pair(stem, last) >> shift
+            times[p] = 1
             while True:
-                first = slots[at]
-                if first < 0:
-                    slots[at] = p
+                slot = np.uint64(slots[at])
+                if slot == _0:
+                    slots[at] = p + _1
                     nxt[p] = p
-                    times[p] = 1
                     break
-                if here[first] == here[p] and ids[first + k - 1] == last:
+                first = slot - _1
+                if before[first] == stem and ids[first + k - _1] == last:
                     nxt[p] = first
                     times[first] += 1
                     break
-                at = (at + 1) & (room - 1)
-            made[inserted] = p
-            inserted += 1
-        candidates = 0
+                at = (at + _1) & (room - _1)
+        inserted, candidates = candidates, _0
         for j in range(inserted):
-            p = made[j]
+            p = np.uint64(kept[j])
             if times[nxt[p]] > 1:
                 kept[candidates] = p
-                candidates += 1
+                candidates += _1
                 level[p] = k
-        if candidates == 0:
+        if candidates == _0:
             return
-        if k < 5:
-            best, where = 1, 0
+        if k < _5:
+            best, where = 1, _0
             for j in range(candidates):
-                p = kept[j]
+                p = np.uint64(kept[j])
                 if times[nxt[p]] > best:
                     best, where = times[nxt[p]], p
-            top[k - 2] = (sums[where + k] - sums[where] + (k - 1 if gopher else 0)) * best
-        elif gopher:
-            behind, chars = 0, 0
-            for j in range(candidates):
-                p = kept[j]
-                if p < behind:
-                    continue
-                if seen[nxt[p]] == k:
-                    chars += sums[p + k] - sums[p]
-                    behind = p + k
-                else:
-                    seen[nxt[p]] = k
-            dup[k - 5] = chars
+            top[np.int64(k) - 2] = (sums[where + k] - sums[where] + (np.int64(k) - 1 if gopher else 0)) * best
         else:
-            behind, chars = 0, 0
+            behind, chars = _0, 0
             for j in range(candidates):
-                p = kept[j]
-                chars += sums[p + k] - sums[max(p, behind)]
-                behind = p + k
-            dup[k - 5] = chars
+                p = np.uint64(kept[j])
+                if not gopher:
+                    chars += sums[p + k] - sums[max(p, behind)]
+                    behind = p + k
+                elif p >= behind:
+                    first = np.uint64(nxt[p])
+                    if times[first] < 0:
+                        chars += sums[p + k] - sums[p]
+                        behind = p + k
+                    else:
+                        times[first] = -times[first]
+            dup[np.int64(k) - 5] = chars
         for j in range(candidates):
-            here[kept[j]] = nxt[kept[j]]
+            p = np.uint64(kept[j])
+            here[p] = nxt[p]
+        before = here
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hash_line(data, start, end, bits):
     """The hash that the pass gives a line."""
-    value, at = FNV, start
+    value, at = SEED, start
     while at < end:
         cp, width = decode(data, at, end)
         if bits_of(bits, cp) & SPACE:
             value = (value ^ np.uint64(cp)) * _WS
             at += width
             continue
-        chunk = FNV
+        chunk = SEED
         while at < end:
             cp, width = decode(data, at, end)
             if bits_of(bits, cp) & SPACE:
                 break
-            chunk = (chunk ^ np.uint64(data[at])) * PRIME
+            chunk = chunk * BASE + np.uint64(data[at])
             for i in range(at + 1, at + width):
-                chunk = (chunk ^ np.uint64(data[i])) * PRIME
+                chunk = chunk * BASE + np.uint64(data[i])
             at += width
         value = (value ^ chunk) * _CHUNK
         value ^= value >> np.uint64(31)
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _chars_in(data, start, end):
     chars = 0
     for i in range(start, end):
@@ -390,7 +511,7 @@ def _chars_in(data, start, end):
     return chars
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _paragraphs(data, lines, t, s):
     """(paragraphs, those that stood earlier, their characters). Uses s.bare, s.ids, s.counts, s.bare_sizes."""
     line_first, line_last, line_start, line_end = s.line_first, s.line_last, s.line_start, s.line_end
@@ -422,7 +543,7 @@ def _paragraphs(data, lines, t, s):
             bare_sizes[n - 1] += chars + 1
     if n < 2:
         return n, 0, 0
-    different = _number(bare, n, s.slots, s.ids, s.counts)
+    different, _ = _number(bare, n, s.slots, s.sieve, s.kept, s.ids, s.counts, s.level)
     chars = 0
     for i in range(n):
         if s.ids[i] != i:
@@ -433,7 +554,7 @@ def _paragraphs(data, lines, t, s):
 # --------------------------------------------------------------------------------------------- lines
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _ends_in_ellipsis(data, start, end):
     if end - start < 3:
         return False
@@ -443,7 +564,7 @@ def _ends_in_ellipsis(data, start, end):
     return c == 0xA6 and data[end - 2] == 0x80 and data[end - 3] == 0xE2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_bullet(data, start, end):
     """Gopher's: a bullet or a hyphen."""
     if data[start] == 45:
@@ -451,12 +572,14 @@ def _is_bullet(data, start, end):
     return end - start > 2 and data[start] == 0xE2 and data[start + 1] == 0x80 and data[start + 2] == 0xA2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
     """C4's lines. one_kind: lines end in "\\n" alone, so that those of the pass, and its words, can be taken."""
     triggers = c4_triggers(data, start, end)
     at, line = start, -1
     line_end, line_word, infos, ends = s.line_end, s.line_word, s.infos, language.ends
+    line_first, line_last, line_size = s.line_first, s.line_last, s.line_size
+    quick = one_kind and triggers == 0
     while at < end:
         line += 1
         if one_kind:
@@ -464,7 +587,13 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
             after = stop + 1
         else:
             stop, after = next_line(data, at, end)
-        flags = c4_line(data, at, stop, triggers, ends)
+        if quick:
+            size = line_size[line]
+            flags = LONG_WORD if size < 0 else FEW_WORDS if size < 3 else 0
+            if not c4_ends(data, max(line_first[line], at), line_last[line], False, ends):
+                flags |= NO_END
+        else:
+            flags = c4_line(data, at, stop, triggers, ends)
         u[_C.c4_lines] += 1
         u[_C.c4_lines_long_word] += flags & LONG_WORD != 0
         u[_C.c4_lines_no_end] += flags & NO_END != 0
@@ -499,24 +628,26 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
 # --------------------------------------------------------------------------------------------- a text
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _measure(data, start, end, language, t, s, u, r):
     """All signals of one text, but for bad words, into u (counts) and r (ratios)."""
-    cps, cls, pos, suffixes, tally, hashes, infos, bare_hash, bare_sizes = s[:9]
-    ids, counts, sums = s.ids, s.counts, s.sums
+    cps, cls, pos, heads, suffixes, tally, hashes, infos, bare_hash, bare_sizes = s[:10]
+    ids, counts, sums, kept, slots, sieve, level = s.ids, s.counts, s.sums, s.kept, s.slots, s.sieve, s.level
     starts, stops_at, firsts, lasts = s.line_start, s.line_end, s.line_first, s.line_last
     line_chars, line_hashes, line_words, full_lines = s.line_chars, s.line_hash, s.line_word, s.line
-    stop_keys, stop_kinds = language.stop_keys, language.stop_kinds
+    line_sizes = s.line_size
+    stop_maybe, stop_keys, stop_kinds = language.stop_maybe, language.stop_keys, language.stop_kinds
     maybe, keys, cuts, units = t.maybe, t.keys, t.cuts, t.units
     tally[:] = 0
     words, bares, lines, chars, upper, numeric, newlines = 0, 0, 0, 0, 0, 0, 0
     odd_ends = False
     bits, lower, rule = t.bits, t.lower, language.rule
-    plain, no_letter, all_caps, stops, sentences = 0, 0, 0, 0, 0
+    english = rule == ENGLISH
     javascript, lorem = 0, 0
     was_lorem = False
     # the line at hand
-    line_start, line_first, line_last, line_word, line_at, line_hash = start, -1, start, 0, 0, FNV
+    line_start, line_first, line_last, line_word, line_at, line_hash = start, -1, start, 0, 0, SEED
+    line_chunks, line_long = 0, False
     at = start
     while at < end:
         c = np.int64(data[at])
@@ -536,16 +667,19 @@ def _measure(data, start, end, language, t, s, u, r):
                 line_words[lines] = line_word
                 lines += 1
                 newlines += 1
-                line_start, line_first, line_last, line_word, line_at, line_hash = at, -1, at, words, chars, FNV
+                line_sizes[lines - 1] = -1 if line_long else line_chunks
+                line_start, line_first, line_last, line_word, line_at, line_hash = at, -1, at, words, chars, SEED
+                line_chunks, line_long = 0, False
                 continue
             if k & LINE_END:
                 odd_ends = True
             line_hash = (line_hash ^ np.uint64(c)) * _WS
             continue
         # a chunk
-        begin, value, bare = at, FNV, FNV
-        seen, seen_before = np.int64(0), np.int64(0)
-        value_before, mark = FNV, -1
+        begin, value, bare = at, SEED, SEED
+        # bits of its characters but ASCII punctuation; the first mark of that, what came before it, and how many there are
+        seen, seen_before, value_before = np.int64(0), np.int64(0), SEED
+        mark, marks = begin, 0
         n, n_bare = 0, 0
         while at < end:
             c = np.int64(data[at])
@@ -554,12 +688,14 @@ def _measure(data, start, end, language, t, s, u, r):
                 if k & SPACE:
                     break
                 if k & ASCII_PUNCT:
-                    if mark < 0:
+                    if marks == 0:
                         mark, value_before, seen_before = at, value, seen
+                    marks += 1
                 else:
-                    bare = (bare ^ np.uint64(lower[c])) * PRIME
+                    bare = bare * BASE + np.uint64(lower[c])
                     n_bare += 1
-                value = (value ^ np.uint64(c)) * PRIME
+                    seen |= k
+                value = value * BASE + np.uint64(c)
                 at += 1
             else:
                 c, width = decode(data, at, end)
@@ -567,18 +703,20 @@ def _measure(data, start, end, language, t, s, u, r):
                 if k & SPACE:
                     break
                 for i in range(at, at + width):
-                    value = (value ^ np.uint64(data[i])) * PRIME
-                bare = (bare ^ np.uint64(lower[c] if c < len(lower) else c)) * PRIME
+                    value = value * BASE + np.uint64(data[i])
+                bare = bare * BASE + np.uint64(lower[c] if c < len(lower) else c)
                 n_bare += 1
+                seen |= k
                 at += width
             n += 1
-            seen |= k
             upper += k & UPPER != 0
             numeric += k & NUMERIC != 0
         chars += n
         if line_first < 0:
             line_first = begin
         line_last = at
+        line_chunks += 1
+        line_long |= n > 1000
         line_hash = (line_hash ^ value) * _CHUNK
         line_hash ^= line_hash >> np.uint64(31)
         if n_bare:
@@ -588,71 +726,70 @@ def _measure(data, start, end, language, t, s, u, r):
             javascript += bare == _JAVASCRIPT
             lorem += was_lorem and bare == _IPSUM
             was_lorem = bare == _LOREM
-        # its words: 1 letters or digits alone, 2 letters and a mark
-        easy = 0
-        if mark < 0:
-            if not seen & NOT_ALPHA and not seen & CUT_UNSPACED:
-                easy = 1
-                if rule == ENGLISH and find_exception(value, maybe, keys) >= 0:
-                    easy = 0
-            elif not seen & NOT_DIGIT:
-                easy = 1
-            stem, stem_value, stem_seen = n, value, seen
-        else:
-            stem, stem_value, stem_seen = n - 1, value_before, seen_before
-            if mark == at - 1 and n > 4 and not stem_seen & NOT_ALPHA and not stem_seen & CUT_UNSPACED:
-                mark_of = data[mark]
-                if mark_of == 44 or mark_of == 58 or mark_of == 59 or mark_of == 33 or mark_of == 63 or mark_of == 41:
-                    easy = 2
-                elif mark_of == 46:
-                    before_it = data[mark - 1]
-                    if before_it < 0x80 and bits[before_it] & LOWER:
-                        easy = 2
-                        if rule == ENGLISH and find_exception(value, maybe, keys) >= 0:
-                            easy = 0
-                if easy and rule == ENGLISH and find_exception(stem_value, maybe, keys) >= 0:
-                    easy = 0
-        if easy == 0:
-            words = _hard_chunk(
-                data, begin, at, rule, True, bits, maybe, keys, cuts, units, stop_keys, stop_kinds,
-                cps, cls, pos, suffixes, tally, words, hashes, infos,
-            )  # fmt: skip
-            continue
-        flags = 0
-        if stem_seen & ALPHA:
-            flags |= HAS_LETTER
-        if stem_seen & NOT_SYMBOL:
-            flags |= IS_REAL
-        hashes[words], infos[words] = stem_value, stem << FLAG_BITS | flags
-        words += 1
-        plain += 1
-        no_letter += not stem_seen & ASCII_LETTER
-        all_caps += stem_seen & UPPER != 0 and not stem_seen & LOWER
-        stops += _stop(stem_value, stop_keys, stop_kinds) & LISTED_STOP != 0
-        if not tally[INSIDE]:
-            tally[INSIDE] = 1
-            sentences += 1
-        if easy == 2:
+        # its words
+        letters = not seen & (NOT_ALPHA | CUT_UNSPACED)
+        digits = not seen & NOT_DIGIT
+        if marks == 0:
+            if (digits or letters) and not (english and find_exception(value, maybe, keys) >= 0):
+                words = _word(value, n, seen, words, hashes, infos)
+                _plain(value, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                continue
+        elif marks == 1 and rule != UNSPACED and (letters or digits):
             c = np.int64(data[mark])
             k = np.int64(bits[c])
-            flags = ALL_PUNCT
-            if k & TERMINAL:
-                flags |= ENDS_SENTENCE
-                tally[INSIDE] = 0
-            hashes[words], infos[words] = (FNV ^ np.uint64(c)) * PRIME, 1 << FLAG_BITS | flags
-            words += 1
-            plain += 1
-            no_letter += 1
+            if n == 1:
+                words = _mark(c, k, words, hashes, infos, tally)
+                continue
+            if not (english and find_exception(value, maybe, keys) >= 0):
+                if mark == at - 1:
+                    if k & (PUNCT | QUOTE) and c != 95:
+                        cut = True
+                    else:
+                        cut = c == 46 and data[mark - 1] < 0x80 and bits[data[mark - 1]] & (LOWER | DIGIT) != 0
+                    if cut and not (english and find_exception(value_before, maybe, keys) >= 0):
+                        words = _word(value_before, n - 1, seen, words, hashes, infos)
+                        _plain(value_before, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                        words = _mark(c, k, words, hashes, infos, tally)
+                        continue
+                elif mark == begin:
+                    if k & (PUNCT | QUOTE) and c != 95:
+                        tail = hash_range(data, mark + 1, at)
+                        if not (english and find_exception(tail, maybe, keys) >= 0):
+                            words = _mark(c, k, words, hashes, infos, tally)
+                            words = _word(tail, n - 1, seen, words, hashes, infos)
+                            _plain(tail, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                            continue
+                elif letters and (c == 45 or c == 47):
+                    tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
+                    words = _word(value_before, n - 1 - n_behind, seen_before, words, hashes, infos)
+                    _plain(value_before, seen_before, tally, stop_maybe, stop_keys, stop_kinds)
+                    words = _mark(c, k, words, hashes, infos, tally)
+                    words = _word(tail, n_behind, seen_behind, words, hashes, infos)
+                    _plain(tail, seen_behind, tally, stop_maybe, stop_keys, stop_kinds)
+                    continue
+                elif letters and c == 39 and not (english and find_exception(value_before, maybe, keys) >= 0):
+                    tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
+                    _plain(value_before, seen_before, tally, stop_maybe, stop_keys, stop_kinds)
+                    tally[PLAIN] += 1
+                    tally[NO_LETTER] += 1
+                    _plain(tail, seen_behind, tally, stop_maybe, stop_keys, stop_kinds)
+                    if n_behind == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83):
+                        words = _word(value_before, n - 2, seen_before, words, hashes, infos)
+                        words = _word(hash_range(data, mark, at), 2, seen_behind, words, hashes, infos)
+                    else:
+                        words = _word(value, n, seen, words, hashes, infos)
+                    continue
+        words = _hard_chunk(
+            data, begin, at, rule, True, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
+            cps, cls, pos, heads, suffixes, tally, words, hashes, infos,
+        )  # fmt: skip
     starts[lines], stops_at[lines] = line_start, end
     firsts[lines], lasts[lines] = line_first, line_last
     line_chars[lines], line_hashes[lines] = chars - line_at, line_hash
     line_words[lines] = line_word
+    line_sizes[lines] = -1 if line_long else line_chunks
     lines += 1
-    plain += tally[PLAIN]
-    no_letter += tally[NO_LETTER]
-    all_caps += tally[ALL_CAPS]
-    stops += tally[STOP]
-    sentences += tally[SENTENCES]
+    plain, no_letter, all_caps, stops, sentences = tally[PLAIN], tally[NO_LETTER], tally[ALL_CAPS], tally[STOP], tally[SENTENCES]
     numbers, ellipses = tally[HASHES], tally[ELLIPSES]
 
     u[_C.text_chars] = chars
@@ -667,17 +804,12 @@ def _measure(data, start, end, language, t, s, u, r):
         sums[i] = bare_chars
         bare_chars += bare_sizes[i]
     sums[bares] = bare_chars
-    different = _number(bare_hash, bares, s.slots, ids, counts)
+    different, entropy = _number(bare_hash, bares, slots, sieve, kept, ids, counts, level)
     top, dup = s.tally[0:3], s.tally[3:9]
-    _in_a_row(bares, s, False, top, dup)
+    _in_a_row(bares, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, False, top, dup)
     if bares:
         r[_R.rps_doc_mean_word_length] = bare_chars / bares
         r[_R.rps_doc_frac_unique_words] = different / bares
-        # over counts, not words: sums of the same terms, whatever the order of words
-        entropy = 0.0
-        for i in range(bares):
-            if ids[i] == i:
-                entropy += counts[i] * np.log(np.float64(counts[i]))
         r[_R.rps_doc_unigram_entropy] = max(np.log(np.float64(bares)) - entropy / bares, 0.0)
         r[_R.rps_doc_lorem_ipsum] = lorem / (bare_chars + bares - 1)
         r[_R.rps_lines_numerical_chars_fraction] = numeric / (bare_chars + bares - 1)
@@ -725,10 +857,10 @@ def _measure(data, start, end, language, t, s, u, r):
         r[_R.rps_lines_num_words] = bares / r_lines
         r[_R.rps_lines_start_with_bulletpoint] = dots / r_lines
     if chars:
-        r[_R.rps_doc_curly_bracket] = tally_curlies(data, start, end) / chars
+        r[_R.rps_doc_curly_bracket] = _curlies(data, start, end) / chars
     repeated, repeated_chars, repeated_blank = 0, 0, 0
     if full > 1:
-        _number(bare_hash, full, s.slots, ids, counts)
+        _number(bare_hash, full, slots, sieve, kept, ids, counts, level)
         for i in range(full):
             if ids[i] != i:
                 repeated += 1
@@ -785,10 +917,10 @@ def _measure(data, start, end, language, t, s, u, r):
     u[_C.gopher_words] = real
     if real:
         r[_R.gopher_mean_word_length] = real_chars / real
-    _number(hashes, words, s.slots, ids, counts)
+    _number(hashes, words, slots, sieve, kept, ids, counts, level)
     found = 0
     for i in range(words):
-        if ids[i] == i and _stop(hashes[i], stop_keys, stop_kinds) & GOPHER_STOP:
+        if ids[i] == i and _stop(hashes[i], stop_maybe, stop_keys, stop_kinds) & GOPHER_STOP:
             found += 1
     u[_C.gopher_stop_words] = found
     if words:
@@ -796,7 +928,7 @@ def _measure(data, start, end, language, t, s, u, r):
         r[_R.gopher_ellipsis_ratio] = ellipses / words
         r[_R.gopher_alpha_word_share] = with_letter / words
         r[_R.fineweb_new_line_ratio] = newlines / words
-    _in_a_row(words, s, True, top, dup)
+    _in_a_row(words, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, True, top, dup)
     if chars:
         for k in range(3):
             r[TOP2 + k] = top[k] / chars
@@ -804,8 +936,8 @@ def _measure(data, start, end, language, t, s, u, r):
             r[DUP5 + k] = dup[k] / chars
 
 
-@numba.njit(cache=True, nogil=True)
-def tally_curlies(data, start, end):
+@kernel
+def _curlies(data, start, end):
     """Curly brackets, in a loop that vectorises."""
     n = 0
     for i in range(start, end):
@@ -813,13 +945,14 @@ def tally_curlies(data, start, end):
     return n
 
 
-@numba.njit(cache=True, nogil=True)
-def _measure_all(data, offsets, which, rules, ends, ends_at, stop_keys, stop_kinds, stops_at, t, s, u, r):
+@kernel
+def _measure_all(data, offsets, which, rules, ends, ends_at, stop_maybe, stop_keys, stop_kinds, stops_at, t, s, u, r):
     for i in range(len(offsets) - 1):
         k = which[i]
         language = Language(
             rules[k],
             ends[ends_at[k] : ends_at[k + 1]],
+            stop_maybe[k],
             stop_keys[stops_at[k] : stops_at[k + 1]],
             stop_kinds[stops_at[k] : stops_at[k + 1]],
         )
@@ -835,8 +968,8 @@ def _tables() -> Any:
 
 
 @functools.lru_cache(maxsize=512)
-def _language(code: str | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """(rule, end marks, stop word hashes, kinds of stop words, whether there is a list) of a language."""
+def _language(code: str | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
+    """(rule, end marks, filter, hashes and kinds of stop words, whether there is a list) of a language."""
     from curate import lexicon
 
     rule = lexicon.word_rule(code)
@@ -851,13 +984,15 @@ def _language(code: str | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray
     size = 16
     while size < 4 * len(kinds):
         size *= 2
-    keys, values = np.zeros(size, np.uint64), np.zeros(size, np.uint8)
+    maybe, keys, values = np.zeros(1 << 13, np.uint8), np.zeros(size, np.uint64), np.zeros(size, np.uint8)
     for key, kind in kinds.items():
-        at = (key * int(SPREAD) & (1 << 64) - 1) >> 50 & size - 1
+        spread = key * int(SPREAD) & (1 << 64) - 1
+        maybe[spread >> 51] = 1
+        at = spread >> 49 & size - 1
         while keys[at]:
             at = at + 1 & size - 1
         keys[at], values[at] = key, kind
-    return rule, ends, keys, values, bool(listed)
+    return rule, ends, maybe, keys, values, bool(listed)
 
 
 def _bad_words(
@@ -892,18 +1027,19 @@ def compute(
     rows = [_language(code) for code in known]
     which = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     ends_at = np.cumsum([0, *(len(row[1]) for row in rows)])
-    stops_at = np.cumsum([0, *(len(row[2]) for row in rows)])
+    stops_at = np.cumsum([0, *(len(row[3]) for row in rows)])
     longest = int(np.diff(offsets).max(initial=0))
     if _ROOM[1] < longest or _ROOM[0] is None:
         _ROOM[:] = [_scratch(max(longest, 1 << 16)), max(longest, 1 << 16)]
     u, r = np.zeros((n, len(COUNTS)), np.uint32), np.zeros((n, len(RATIOS)))
     _measure_all(
         data, offsets, which, np.array([row[0] for row in rows], np.int64), np.concatenate([row[1] for row in rows]), ends_at,
-        np.concatenate([row[2] for row in rows]), np.concatenate([row[3] for row in rows]), stops_at, _tables(), _ROOM[0], u, r,
+        np.stack([row[2] for row in rows]), np.concatenate([row[3] for row in rows]), np.concatenate([row[4] for row in rows]),
+        stops_at, _tables(), _ROOM[0], u, r,
     )  # fmt: skip
     if longest > 1 << 22:  # one long document must not hold its room for the rest of a run
         _ROOM[:] = [None, 0]
-    listed = np.array([row[4] for row in rows])[which]
+    listed = np.array([row[5] for row in rows])[which]
     ruled = listed | (np.array([row[0] for row in rows])[which] == ENGLISH)
     columns: dict[str, pa.Array] = {}
     for signal in SIGNALS:

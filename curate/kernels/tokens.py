@@ -41,21 +41,24 @@ from curate.kernels.chars import (
     UPPER,
     bits_of,
     decode,
+    kernel,
 )
 
 HAS_LETTER, IS_REAL, ENDS_SENTENCE, ALL_PUNCT = 1, 2, 4, 8
 FLAG_BITS = 4
 
-FNV, PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+# A polynomial over bytes modulo 2^64: of any stretch of a chunk it follows from two heads of the chunk, without looking at it.
+SEED, BASE = np.uint64(0xCBF29CE484222325), np.uint64(0xD6E8FEB86659FD93)
+POWERS = np.array([pow(int(BASE), n, 1 << 64) for n in range(64)], np.uint64)
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 LONGEST = 24  # bytes: no exception and no unit is longer
 
 
 def hash_bytes(text: str | bytes) -> int:
-    """FNV-1a, 64 bits, as the kernels compute it."""
-    value = int(FNV)
+    """The hash that the kernels give a word."""
+    value = int(SEED)
     for byte in text.encode() if isinstance(text, str) else text:
-        value = ((value ^ byte) * int(PRIME)) & (1 << 64) - 1
+        value = (value * int(BASE) + byte) & (1 << 64) - 1
     return value
 
 
@@ -63,17 +66,17 @@ def hash_bytes(text: str | bytes) -> int:
 def exceptions() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(filter, keys, cuts, units): English exceptions and units by hash.
 
-    filter: uint8, 2^16 entries by the top bits of the hash, 1 where an exception may be; keys: uint64, open addressing, 0 for
-    empty; cuts: (keys, 2) uint8, lengths in bytes of the first and second word, 0 for none; units: uint64, sorted.
+    filter: 2^16 bits in uint8, by the top bits of the hash, set where an exception may be; keys: uint64, open addressing, 0
+    for empty; cuts: (keys, 2) uint8, lengths in bytes of the first and second word, 0 for none; units: uint64, sorted.
     """
     from curate.lexicon import UNITS, english_exceptions
 
     size = 1 << 13
-    maybe, keys, cuts = np.zeros(1 << 16, np.uint8), np.zeros(size, np.uint64), np.zeros((size, 2), np.uint8)
+    maybe, keys, cuts = np.zeros(1 << 13, np.uint8), np.zeros(size, np.uint64), np.zeros((size, 2), np.uint8)
     for chunk, words in english_exceptions().items():
         value = hash_bytes(chunk)
         spread = value * int(SPREAD) & (1 << 64) - 1
-        maybe[spread >> 48] = 1
+        maybe[spread >> 51] |= 1 << (spread >> 48 & 7)
         at = spread >> 51
         while keys[at]:
             at = (at + 1) & (size - 1)
@@ -82,11 +85,11 @@ def exceptions() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return maybe, keys, cuts, np.array(sorted(map(hash_bytes, UNITS)), np.uint64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find_exception(value, maybe, keys):
     """Row of the exception with this hash, or -1."""
     spread = value * SPREAD
-    if maybe[spread >> np.uint64(48)] == 0:
+    if not maybe[spread >> np.uint64(51)] >> np.uint8((spread >> np.uint64(48)) & np.uint64(7)) & 1:
         return -1
     at = np.int64(spread >> np.uint64(51))
     while keys[at] != 0:
@@ -96,32 +99,42 @@ def find_exception(value, maybe, keys):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def is_letter(k):
     return k & (ALPHA | MARK) != 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def is_lower(k):
     """A letter that is not upper case: letters without case are both."""
     return k & (ALPHA | MARK) != 0 and k & UPPER == 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def is_upper(k):
     return k & (ALPHA | MARK) != 0 and k & LOWER == 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_range(data, start, end):
-    value = FNV
+    value = SEED
     for i in range(start, end):
-        value = (value ^ np.uint64(data[i])) * PRIME
+        value = value * BASE + np.uint64(data[i])
     return value
 
 
-@numba.njit(cache=True, nogil=True)
-def _put(data, cls, pos, low, high, words, hashes, infos):
+@kernel
+def hash_between(heads, pos, low, high):
+    """Hash of the characters low..high of a chunk."""
+    size = pos[high] - pos[low]
+    power = POWERS[size & 63]
+    for _ in range(size >> 6):
+        power *= POWERS[63] * BASE
+    return heads[high] - (heads[low] - SEED) * power
+
+
+@kernel
+def _put(heads, cls, pos, low, high, words, hashes, infos):
     """Write the word of characters low..high."""
     seen = np.int64(0)
     for i in range(low, high):
@@ -135,19 +148,19 @@ def _put(data, cls, pos, low, high, words, hashes, infos):
         flags |= ALL_PUNCT
     if high - low == 1 and seen & TERMINAL:
         flags |= ENDS_SENTENCE
-    hashes[words] = hash_range(data, pos[low], pos[high])
+    hashes[words] = hash_between(heads, pos, low, high)
     infos[words] = (high - low) << FLAG_BITS | flags
     return words + 1
 
 
-@numba.njit(cache=True, nogil=True)
-def _exception(data, pos, low, high, maybe, keys):
+@kernel
+def _exception(heads, pos, low, high, maybe, keys):
     if high == low or pos[high] - pos[low] > LONGEST:
         return -1
-    return find_exception(hash_range(data, pos[low], pos[high]), maybe, keys)
+    return find_exception(hash_between(heads, pos, low, high), maybe, keys)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _dots(cps, low, high):
     n = 0
     while low + n < high and cps[low + n] == 46:
@@ -155,7 +168,7 @@ def _dots(cps, low, high):
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _prefix(cps, cls, low, high):
     """Characters of the prefix of low..high."""
     c, k = cps[low], cls[low]
@@ -173,8 +186,8 @@ def _prefix(cps, cls, low, high):
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
-def _suffix(data, cps, cls, pos, low, high, units):
+@kernel
+def _suffix(heads, cps, cls, pos, low, high, units):
     """Characters of the suffix of low..high: of several that fit, the longest."""
     if low >= high:
         return 0
@@ -217,19 +230,19 @@ def _suffix(data, cps, cls, pos, low, high, units):
         while at > low and high - at < 6 and not cls[at - 1] & DIGIT:
             at -= 1
         if at > low and cls[at - 1] & DIGIT and high - at > longest:
-            tail = hash_range(data, pos[at], pos[high])
+            tail = hash_between(heads, pos, at, high)
             i = np.searchsorted(units, tail)
             if i < len(units) and units[i] == tail:
                 longest = high - at
     return longest
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _host_char(cp, k):
     return 0xA1 <= cp <= 0xFFFF or (cp < 128 and k & ALNUM != 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_host_and_path(cps, cls, low, high):
     at, label, labels = low, low, 0
     while at < high:
@@ -274,7 +287,7 @@ def _is_host_and_path(cps, cls, low, high):
     return at == high or cps[at] == 47 or cps[at] == 63 or cps[at] == 35
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_url(cps, cls, low, high):
     """Whether low..high is a URL or an address."""
     dot = False
@@ -299,7 +312,7 @@ def _is_url(cps, cls, low, high):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _infix(cps, cls, at, high):
     """Characters of the infix that begins at `at`; the first and last character of the stretch are no neighbours to it."""
     c, k = cps[at], cls[at]
@@ -312,7 +325,7 @@ def _infix(cps, cls, at, high):
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _infix_between(cps, cls, low, at, high):
     """Characters of the infix at `at` that its neighbours allow, within low..high."""
     n = _infix(cps, cls, at, high)
@@ -341,34 +354,35 @@ def _infix_between(cps, cls, low, at, high):
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
-def affix_words(data, english, cps, cls, pos, n, ends, maybe, keys, cuts, units, words, hashes, infos):
+@kernel
+def affix_words(heads, english, cps, cls, pos, n, ends, maybe, keys, cuts, units, words, hashes, infos):
     """Words of a chunk of n characters by prefixes, suffixes, exceptions and infixes. ends: scratch for n numbers."""
-    low, high, last, found, suffixes = 0, n, -1, -1, 0
+    low, high, last, found, suffixes, known = 0, n, -1, -1, 0, False
     while low < high and high - low != last:
-        if english:
-            found = _exception(data, pos, low, high, maybe, keys)
+        if english and not known:
+            found = _exception(heads, pos, low, high, maybe, keys)
             if found >= 0:
                 break
         last = high - low
         pre = _prefix(cps, cls, low, high)
         if pre and english:
-            found = _exception(data, pos, low + pre, high, maybe, keys)
+            found = _exception(heads, pos, low + pre, high, maybe, keys)
             if found >= 0:
-                words = _put(data, cls, pos, low, low + pre, words, hashes, infos)
+                words = _put(heads, cls, pos, low, low + pre, words, hashes, infos)
                 low += pre
                 break
-        suf = _suffix(data, cps, cls, pos, low + pre, high, units)
+        suf = _suffix(heads, cps, cls, pos, low + pre, high, units)
         if suf and english:
-            found = _exception(data, pos, low, high - suf, maybe, keys)
+            found = _exception(heads, pos, low, high - suf, maybe, keys)
             if found >= 0:
                 ends[suffixes] = high
                 suffixes += 1
                 high -= suf
                 break
         if pre:
-            words = _put(data, cls, pos, low, low + pre, words, hashes, infos)
+            words = _put(heads, cls, pos, low, low + pre, words, hashes, infos)
             low += pre
+        known = pre == 0 or suf == 0
         if suf and high - suf >= low:
             ends[suffixes] = high
             suffixes += 1
@@ -382,26 +396,29 @@ def affix_words(data, english, cps, cls, pos, n, ends, maybe, keys, cuts, units,
                     stop = at
                     while pos[stop] - pos[at] < length:
                         stop += 1
-                    words = _put(data, cls, pos, at, stop, words, hashes, infos)
+                    words = _put(heads, cls, pos, at, stop, words, hashes, infos)
                     at = stop
-            words = _put(data, cls, pos, at, high, words, hashes, infos)
+            words = _put(heads, cls, pos, at, high, words, hashes, infos)
         elif _is_url(cps, cls, low, high):
-            words = _put(data, cls, pos, low, high, words, hashes, infos)
+            words = _put(heads, cls, pos, low, high, words, hashes, infos)
         else:
             start, at = low, low
             while at < high:
+                if cls[at] & ALNUM:
+                    at += 1
+                    continue
                 size = _infix_between(cps, cls, low, at, high)
                 if size and at > low:
                     if at > start:
-                        words = _put(data, cls, pos, start, at, words, hashes, infos)
-                    words = _put(data, cls, pos, at, at + size, words, hashes, infos)
+                        words = _put(heads, cls, pos, start, at, words, hashes, infos)
+                    words = _put(heads, cls, pos, at, at + size, words, hashes, infos)
                     start = at + size
                 at += max(size, 1)
             if start < high:
-                words = _put(data, cls, pos, start, high, words, hashes, infos)
+                words = _put(heads, cls, pos, start, high, words, hashes, infos)
     begin = high
     for i in range(suffixes - 1, -1, -1):
-        words = _put(data, cls, pos, begin, ends[i], words, hashes, infos)
+        words = _put(heads, cls, pos, begin, ends[i], words, hashes, infos)
         begin = ends[i]
     return words
 
@@ -409,8 +426,8 @@ def affix_words(data, english, cps, cls, pos, n, ends, maybe, keys, cuts, units,
 _RUN, _CLOSED, _HAN, _HIRAGANA, _KATAKANA, _CLUSTER, _DOTS, _OTHER = range(8)
 
 
-@numba.njit(cache=True, nogil=True)
-def cluster_words(data, cps, cls, pos, n, words, hashes, infos):
+@kernel
+def cluster_words(heads, cps, cls, pos, n, words, hashes, infos):
     """Words of a chunk with characters of scripts that are written without spaces."""
     start, kind = 0, -1
     for at in range(n):
@@ -447,20 +464,7 @@ def cluster_words(data, cps, cls, pos, n, words, hashes, infos):
         elif c == 46:
             now, goes_on = _DOTS, kind == _DOTS
         if at and not goes_on:
-            words = _put(data, cls, pos, start, at, words, hashes, infos)
+            words = _put(heads, cls, pos, start, at, words, hashes, infos)
             start = at
         kind = now
-    return _put(data, cls, pos, start, n, words, hashes, infos)
-
-
-@numba.njit(cache=True, nogil=True)
-def read_chunk(data, start, end, bits, cps, cls, pos):
-    """Decode a chunk: code points, their bits, and byte offsets (one more). Returns the number of characters."""
-    n, at = 0, start
-    while at < end:
-        cp, width = decode(data, at, end)
-        cps[n], cls[n], pos[n] = cp, bits_of(bits, cp), at
-        n += 1
-        at += width
-    pos[n] = end
-    return n
+    return _put(heads, cls, pos, start, n, words, hashes, infos)
