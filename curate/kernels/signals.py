@@ -88,7 +88,7 @@ TOP2, DUP5 = _R.gopher_top_2gram_char_share, _R.gopher_dup_5gram_char_share
 RPS_TOP2, RPS_DUP5 = _R.rps_doc_frac_chars_top_2gram, _R.rps_doc_frac_chars_dupe_5grams
 
 # what a pass counts in `tally`
-PLAIN, NO_LETTER, ALL_CAPS, STOP, SENTENCES, INSIDE, HASHES, ELLIPSES = range(8)
+PLAIN, NO_LETTER, ALL_CAPS, STOP, SENTENCES, INSIDE, HASHES, ELLIPSES, FOUND, TEXT = range(10)
 GOPHER_STOP, LISTED_STOP = 1, 2
 
 _WS = np.uint64(0xD6E8FEB86659FD93)
@@ -97,7 +97,7 @@ _JAVASCRIPT, _LOREM, _IPSUM = (np.uint64(hash_bytes(w)) for w in ("javascript", 
 
 Scratch = namedtuple(
     "Scratch",
-    "cps cls pos heads ends tally hashes infos bare bare_sizes ids counts here next times kept made level sums slots sieve "
+    "cps cls pos heads ends tally sizes met hashes infos bare bare_sizes ids counts here next times kept made level sums slots sieve "
     "line_start line_end line_first line_last line_chars line_hash line_word line_size line clean",
 )
 
@@ -113,7 +113,7 @@ def _scratch(size: int) -> Any:
         slots *= 2
     i32, u32, i64, u64 = np.int32, np.uint32, np.int64, np.uint64
     return Scratch(
-        cps=some(i32), cls=some(i64), pos=some(i32), heads=some(u64), ends=some(i32), tally=np.zeros(16, i64),
+        cps=some(i32), cls=some(i64), pos=some(i32), heads=some(u64), ends=some(i32), tally=np.zeros(16, i64), sizes=np.zeros(16, i64), met=np.zeros(1 << 16, i64),
         hashes=some(u64), infos=some(i32), bare=some(u64), bare_sizes=some(i32),
         ids=some(u32), counts=some(i32), here=some(u32), next=some(u32), times=some(i32), kept=some(u32), made=some(u32),
         level=some(np.uint8), sums=some(i32), slots=some(u32, slots), sieve=some(np.uint8, 2 * slots),
@@ -130,17 +130,25 @@ Language = namedtuple("Language", "rule ends stop_maybe stop_keys stop_kinds")
 
 
 @kernel
-def _stop(value, maybe, keys, kinds):
-    """Which stop word lists hold the word with this hash: GOPHER_STOP, LISTED_STOP, both or 0."""
+def _stop(value, maybe, keys):
+    """Slot of the stop word with this hash, or -1."""
     spread = value * SPREAD
     if maybe[spread >> np.uint64(51)] == 0:
-        return np.int64(0)
-    at = np.int64(spread >> np.uint64(49)) & (len(keys) - 1)
+        return np.int64(-1)
+    last = np.uint64(len(keys) - 1)
+    at = (spread >> np.uint64(49)) & last
     while keys[at] != 0:
         if keys[at] == value:
-            return np.int64(kinds[at])
-        at = (at + 1) & (len(keys) - 1)
-    return np.int64(0)
+            return np.int64(at)
+        at = (at + np.uint64(1)) & last
+    return np.int64(-1)
+
+
+@kernel
+def _meet(slot, kinds, met, tally):
+    """Count a word that is a stop word, if Gopher's list has it and this text had it not."""
+    tally[FOUND] += kinds[slot] & GOPHER_STOP & (met[slot] != tally[TEXT])
+    met[slot] = tally[TEXT]
 
 
 @kernel
@@ -170,12 +178,16 @@ def _mark(c, k, words, hashes, infos, tally):
 
 
 @kernel
-def _plain(value, seen, tally, stop_maybe, stop_keys, stop_kinds):
-    """Count one plain word of letters or digits."""
+def _plain(value, seen, is_word, tally, stop_maybe, stop_keys, stop_kinds, met):
+    """Count one plain word of letters or digits. is_word: it is also a word."""
     tally[PLAIN] += 1
     tally[NO_LETTER] += seen & ASCII_LETTER == 0
     tally[ALL_CAPS] += seen & UPPER != 0 and seen & LOWER == 0
-    tally[STOP] += _stop(value, stop_maybe, stop_keys, stop_kinds) >> 1
+    slot = _stop(value, stop_maybe, stop_keys)
+    if slot >= 0:
+        tally[STOP] += stop_kinds[slot] >> 1
+        if is_word:
+            _meet(slot, stop_kinds, met, tally)
     tally[SENTENCES] += 1 - tally[INSIDE]
     tally[INSIDE] = 1
 
@@ -254,7 +266,9 @@ def _count_plain(heads, pos, begin, end, word, seen, tally, stop_maybe, stop_key
     tally[NO_LETTER] += seen & ASCII_LETTER == 0
     tally[ALL_CAPS] += seen & UPPER != 0 and seen & LOWER == 0
     if word:
-        tally[STOP] += _stop(hash_between(heads, pos, begin, end), stop_maybe, stop_keys, stop_kinds) >> 1
+        slot = _stop(hash_between(heads, pos, begin, end), stop_maybe, stop_keys)
+        if slot >= 0:
+            tally[STOP] += stop_kinds[slot] >> 1
 
 
 @kernel
@@ -411,8 +425,8 @@ def _in_a_row(words, ids, sums, here, nxt, times, kept, made, level, sieve, slot
         inserted = _0
         for j in range(candidates):
             p = np.uint64(kept[j])
-            if p + k <= n and level[p + _1] >= k - _1:
-                made[inserted] = p
+            made[inserted] = p
+            if k == _2 or (p + k <= n and level[p + _1] >= k - _1):
                 inserted += _1
                 at = _pair(before[p], ids[p + k - _1]) >> shift
                 sieve[at] = sieve[at] << 1 | 1
@@ -579,7 +593,6 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
     at, line = start, -1
     line_end, line_word, infos, ends = s.line_end, s.line_word, s.infos, language.ends
     line_first, line_last, line_size = s.line_first, s.line_last, s.line_size
-    quick = one_kind and triggers == 0
     while at < end:
         line += 1
         if one_kind:
@@ -587,7 +600,7 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
             after = stop + 1
         else:
             stop, after = next_line(data, at, end)
-        if quick:
+        if one_kind and (triggers == 0 or triggers & c4_triggers(data, at, stop) == 0):
             size = line_size[line]
             flags = LONG_WORD if size < 0 else FEW_WORDS if size < 3 else 0
             if not c4_ends(data, max(line_first[line], at), line_last[line], False, ends):
@@ -631,14 +644,15 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
 @kernel
 def _measure(data, start, end, language, t, s, u, r):
     """All signals of one text, but for bad words, into u (counts) and r (ratios)."""
-    cps, cls, pos, heads, suffixes, tally, hashes, infos, bare_hash, bare_sizes = s[:10]
+    cps, cls, pos, heads, suffixes, tally, _, met, hashes, infos, bare_hash, bare_sizes = s[:12]
     ids, counts, sums, kept, slots, sieve, level = s.ids, s.counts, s.sums, s.kept, s.slots, s.sieve, s.level
     starts, stops_at, firsts, lasts = s.line_start, s.line_end, s.line_first, s.line_last
     line_chars, line_hashes, line_words, full_lines = s.line_chars, s.line_hash, s.line_word, s.line
     line_sizes = s.line_size
     stop_maybe, stop_keys, stop_kinds = language.stop_maybe, language.stop_keys, language.stop_kinds
     maybe, keys, cuts, units = t.maybe, t.keys, t.cuts, t.units
-    tally[:] = 0
+    tally[:TEXT] = 0
+    tally[TEXT] += 1
     words, bares, lines, chars, upper, numeric, newlines = 0, 0, 0, 0, 0, 0, 0
     odd_ends = False
     bits, lower, rule = t.bits, t.lower, language.rule
@@ -680,7 +694,7 @@ def _measure(data, start, end, language, t, s, u, r):
         # bits of its characters but ASCII punctuation; the first mark of that, what came before it, and how many there are
         seen, seen_before, value_before = np.int64(0), np.int64(0), SEED
         mark, marks = begin, 0
-        n, n_bare = 0, 0
+        behind = 0
         while at < end:
             c = np.int64(data[at])
             if c < 0x80:
@@ -693,7 +707,6 @@ def _measure(data, start, end, language, t, s, u, r):
                     marks += 1
                 else:
                     bare = bare * BASE + np.uint64(lower[c])
-                    n_bare += 1
                     seen |= k
                 value = value * BASE + np.uint64(c)
                 at += 1
@@ -705,12 +718,13 @@ def _measure(data, start, end, language, t, s, u, r):
                 for i in range(at, at + width):
                     value = value * BASE + np.uint64(data[i])
                 bare = bare * BASE + np.uint64(lower[c] if c < len(lower) else c)
-                n_bare += 1
+                behind += width - 1
                 seen |= k
                 at += width
-            n += 1
-            upper += k & UPPER != 0
-            numeric += k & NUMERIC != 0
+            upper += k >> 3 & 1
+            numeric += k >> 19 & 1
+        n = at - begin - behind
+        n_bare = n - marks
         chars += n
         if line_first < 0:
             line_first = begin
@@ -732,7 +746,7 @@ def _measure(data, start, end, language, t, s, u, r):
         if marks == 0:
             if (digits or letters) and not (english and find_exception(value, maybe, keys) >= 0):
                 words = _word(value, n, seen, words, hashes, infos)
-                _plain(value, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                _plain(value, seen, True, tally, stop_maybe, stop_keys, stop_kinds, met)
                 continue
         elif marks == 1 and rule != UNSPACED and (letters or digits):
             c = np.int64(data[mark])
@@ -748,7 +762,7 @@ def _measure(data, start, end, language, t, s, u, r):
                         cut = c == 46 and data[mark - 1] < 0x80 and bits[data[mark - 1]] & (LOWER | DIGIT) != 0
                     if cut and not (english and find_exception(value_before, maybe, keys) >= 0):
                         words = _word(value_before, n - 1, seen, words, hashes, infos)
-                        _plain(value_before, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                        _plain(value_before, seen, True, tally, stop_maybe, stop_keys, stop_kinds, met)
                         words = _mark(c, k, words, hashes, infos, tally)
                         continue
                 elif mark == begin:
@@ -757,32 +771,38 @@ def _measure(data, start, end, language, t, s, u, r):
                         if not (english and find_exception(tail, maybe, keys) >= 0):
                             words = _mark(c, k, words, hashes, infos, tally)
                             words = _word(tail, n - 1, seen, words, hashes, infos)
-                            _plain(tail, seen, tally, stop_maybe, stop_keys, stop_kinds)
+                            _plain(tail, seen, True, tally, stop_maybe, stop_keys, stop_kinds, met)
                             continue
                 elif letters and (c == 45 or c == 47):
                     tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
                     words = _word(value_before, n - 1 - n_behind, seen_before, words, hashes, infos)
-                    _plain(value_before, seen_before, tally, stop_maybe, stop_keys, stop_kinds)
+                    _plain(value_before, seen_before, True, tally, stop_maybe, stop_keys, stop_kinds, met)
                     words = _mark(c, k, words, hashes, infos, tally)
                     words = _word(tail, n_behind, seen_behind, words, hashes, infos)
-                    _plain(tail, seen_behind, tally, stop_maybe, stop_keys, stop_kinds)
+                    _plain(tail, seen_behind, True, tally, stop_maybe, stop_keys, stop_kinds, met)
                     continue
                 elif letters and c == 39 and not (english and find_exception(value_before, maybe, keys) >= 0):
                     tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
-                    _plain(value_before, seen_before, tally, stop_maybe, stop_keys, stop_kinds)
+                    possessive = n_behind == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83)
+                    _plain(value_before, seen_before, possessive, tally, stop_maybe, stop_keys, stop_kinds, met)
                     tally[PLAIN] += 1
                     tally[NO_LETTER] += 1
-                    _plain(tail, seen_behind, tally, stop_maybe, stop_keys, stop_kinds)
-                    if n_behind == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83):
+                    _plain(tail, seen_behind, False, tally, stop_maybe, stop_keys, stop_kinds, met)
+                    if possessive:
                         words = _word(value_before, n - 2, seen_before, words, hashes, infos)
                         words = _word(hash_range(data, mark, at), 2, seen_behind, words, hashes, infos)
                     else:
                         words = _word(value, n, seen, words, hashes, infos)
                     continue
+        first = words
         words = _hard_chunk(
             data, begin, at, rule, True, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
             cps, cls, pos, heads, suffixes, tally, words, hashes, infos,
         )  # fmt: skip
+        for i in range(first, words):
+            slot = _stop(hashes[i], stop_maybe, stop_keys)
+            if slot >= 0:
+                _meet(slot, stop_kinds, met, tally)
     starts[lines], stops_at[lines] = line_start, end
     firsts[lines], lasts[lines] = line_first, line_last
     line_chars[lines], line_hashes[lines] = chars - line_at, line_hash
@@ -805,7 +825,7 @@ def _measure(data, start, end, language, t, s, u, r):
         bare_chars += bare_sizes[i]
     sums[bares] = bare_chars
     different, entropy = _number(bare_hash, bares, slots, sieve, kept, ids, counts, level)
-    top, dup = s.tally[0:3], s.tally[3:9]
+    top, dup = s.sizes[0:3], s.sizes[3:9]
     _in_a_row(bares, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, False, top, dup)
     if bares:
         r[_R.rps_doc_mean_word_length] = bare_chars / bares
@@ -918,11 +938,7 @@ def _measure(data, start, end, language, t, s, u, r):
     if real:
         r[_R.gopher_mean_word_length] = real_chars / real
     _number(hashes, words, slots, sieve, kept, ids, counts, level)
-    found = 0
-    for i in range(words):
-        if ids[i] == i and _stop(hashes[i], stop_maybe, stop_keys, stop_kinds) & GOPHER_STOP:
-            found += 1
-    u[_C.gopher_stop_words] = found
+    u[_C.gopher_stop_words] = tally[FOUND]
     if words:
         r[_R.gopher_hash_ratio] = numbers / words
         r[_R.gopher_ellipsis_ratio] = ellipses / words

@@ -51,7 +51,7 @@ FLAG_BITS = 4
 SEED, BASE = np.uint64(0xCBF29CE484222325), np.uint64(0xD6E8FEB86659FD93)
 POWERS = np.array([pow(int(BASE), n, 1 << 64) for n in range(64)], np.uint64)
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
-LONGEST = 24  # bytes: no exception and no unit is longer
+LONGEST = 32  # bytes: no exception is longer
 
 
 def hash_bytes(text: str | bytes) -> int:
