@@ -15,7 +15,7 @@ import numpy as np
 
 U64: Any = np.uint64  # to a checker of types no int is one of these
 I64: Any = np.int64
-MEMO = 14  # bits of the slot of a word in the memory
+ROOM = 6 << 20  # bytes of remembered words
 _EOS = np.frombuffer(b"</s>", np.uint8)
 _EOS_UNIT = U64(int.from_bytes(b"</s>", "little"))
 _SPACE = U64(sum(1 << c for c in (0, 9, 10, 11, 12, 13, 32)))  # a bit for each byte that ends a word
@@ -59,7 +59,9 @@ class Memo(NamedTuple):
 
 def memo(width: int) -> Memo:
     """An empty memory for rows of this width. One thread at a time may use it."""
-    units = np.zeros(((1 << MEMO) + _AHEAD + 1, 3 + (width + 1) // 2), np.uint64)
+    size = 3 + (width + 1) // 2
+    slots = 1 << max(ROOM // (8 * size), 64).bit_length() - 1
+    units = np.zeros((slots + _AHEAD, size), np.uint64)
     return Memo(units, units.view(np.float32))
 
 
@@ -177,41 +179,69 @@ def _is_label(data: np.ndarray, begin: int, end: int) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_rows(
+def _find_rows(kept: np.ndarray, rank: np.ndarray, words: int, found: np.ndarray, owner: np.ndarray, n: int) -> int:
+    """Turn the buckets found[:n] into rows; pruned ones go, with what stands beside them in `owner`. Returns how many stay."""
+    if len(kept) == 0:
+        for i in range(n):
+            found[i] += U64(words)
+        return n
+    m = 0
+    for i in range(n):  # without a branch, which nobody could predict
+        bucket = found[i]
+        bits = kept[bucket >> U64(6)]
+        found[m], owner[m] = bucket, owner[i]
+        m += I64(bits >> (bucket & U64(63)) & U64(1))
+    for i in range(m):
+        bucket = found[i]
+        below = kept[bucket >> U64(6)] & ((U64(1) << (bucket & U64(63))) - U64(1))
+        below -= below >> U64(1) & U64(0x5555555555555555)  # its bits are counted: of pairs, fours, bytes, all
+        below = (below & U64(0x3333333333333333)) + (below >> U64(2) & U64(0x3333333333333333))
+        below = (below + (below >> U64(4))) & U64(0x0F0F0F0F0F0F0F0F)
+        found[i] = U64(words) + U64(rank[bucket >> U64(6)]) + (below * U64(0x0101010101010101) >> U64(56))
+    return m
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_runs_of_characters(
     rows: np.ndarray, kept: np.ndarray, rank: np.ndarray, words: int, found: np.ndarray, owner: np.ndarray, n: int,
     units: np.ndarray, numbers: np.ndarray,
 ) -> None:  # fmt: skip
-    """Add the rows of the n-grams in the buckets found[:n] to the records that own them, one by one in this order."""
+    """Add the rows of the buckets found[:n] to the records that own them."""
     width = rows.shape[1]
-    if len(kept):
-        m = 0
-        for i in range(n):  # without a branch, which nobody could predict
-            bucket = found[i]
-            bits = kept[bucket >> U64(6)]
-            found[m], owner[m] = bucket, owner[i]
-            m += I64(bits >> (bucket & U64(63)) & U64(1))
-        n = m
-        for i in range(n):
-            bucket = found[i]
-            below = kept[bucket >> U64(6)] & ((U64(1) << (bucket & U64(63))) - U64(1))
-            below -= below >> U64(1) & U64(0x5555555555555555)
-            below = (below & U64(0x3333333333333333)) + (below >> U64(2) & U64(0x3333333333333333))
-            below = (below + (below >> U64(4))) & U64(0x0F0F0F0F0F0F0F0F)
-            found[i] = U64(rank[bucket >> U64(6)]) + (below * U64(0x0101010101010101) >> U64(56))
-    for i in range(n):
-        row, record = found[i] + U64(words), owner[i]
+    for i in range(_find_rows(kept, rank, words, found, owner, n)):
+        row, record = found[i], owner[i]
         units[record, 2] += U64(1 << 32)
         for k in range(width):
             numbers[record, 6 + k] += rows[row, k]
 
 
 @numba.njit(cache=True, nogil=True)
+def _add_runs_of_words(
+    rows: np.ndarray, kept: np.ndarray, rank: np.ndarray, words: int, found: np.ndarray, owner: np.ndarray, n: int,
+    total: np.ndarray,
+) -> int:  # fmt: skip
+    """Add the rows of the buckets found[:n] to `total`; returns how many there are."""
+    n = _find_rows(kept, rank, words, found, owner, n)
+    if len(total) == 1:
+        only = 0.0
+        for i in range(n):
+            only += rows[found[i], 0]
+        total[0] += only
+    else:
+        for i in range(n):
+            row = found[i]
+            for k in range(len(total)):
+                total[k] += rows[row, k]
+    return n
+
+
+@numba.njit(cache=True, nogil=True)
 def _hash_runs(
     data: np.ndarray, begin: int, end: int, first: int, minn: int, maxn: int, bucket: int, reciprocal: int, shift: int,
-    found: np.ndarray, n: int,
+    found: np.ndarray, owner: np.ndarray, record: int, n: int,
 ) -> int:  # fmt: skip
     """Append to found[:n] the buckets of the runs of characters of the word data[begin:end] that begin at `first`, or at the <
-    before the word if that is begin - 1; returns how many there are then."""
+    before the word if that is begin - 1, and to owner[:n] the record; returns how many there are then."""
     g, at, size = U64(2166136261), first, 0
     if first + U64(1) == begin:
         g, at, size = _step(g, U64(60)), begin, 1
@@ -232,6 +262,7 @@ def _hash_runs(
         if size >= minn and (size > 1 or at <= end):
             rest = g - (g * reciprocal >> shift) * bucket
             found[n] = rest - bucket if rest >= bucket else rest
+            owner[n] = record
             n += 1
     return n
 
@@ -266,8 +297,10 @@ def average(
     while modulus >> (shift - U64(31)):
         shift += U64(1)
     reciprocal = (U64(1) << shift) // max(modulus, U64(1))
-    beyond = U64(len(units) - _AHEAD - 1)  # the records after the memory: of the words at hand, and of runs of words
-    whole = beyond + U64(_AHEAD)
+    beyond = U64(len(units) - _AHEAD)  # after the memory come the records of the words at hand
+    spare = U64(64)
+    while U64(1) << (U64(64) - spare) < beyond:
+        spare -= U64(1)
     low_of, high_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint64)
     begin_of, end_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint64)
     record_of = np.empty(_AHEAD, np.uint64)
@@ -310,11 +343,12 @@ def average(
             waiting = 0
             for j in range(ahead):
                 low, high = low_of[j], high_of[j]
-                record = (low * U64(0x9E3779B97F4A7C15) ^ high * U64(0xC2B2AE3D27D4EB4F)) >> U64(64 - MEMO)
+                record = (low * U64(0x9E3779B97F4A7C15) ^ high * U64(0xC2B2AE3D27D4EB4F)) >> spare
                 if units[record, 0] != low or units[record, 1] != high or end_of[j] - begin_of[j] > U64(16):
                     record = beyond + U64(j)
                     units[record, 0], units[record, 1] = low, high
-                    numbers[record, 6:] = 0
+                    for k in range(6, numbers.shape[1]):
+                        numbers[record, k] = 0
                     first, last = begin_of[j], end_of[j]
                     is_eos = low == _EOS_UNIT and high == U64(0)
                     h = _EOS_HASH if is_eos else fnv(data, first, last)
@@ -335,16 +369,15 @@ def average(
                             while first + U64(1) <= last + U64(1):
                                 if first + U64(1) == at_hand or first == last or data[first] & 0xC0 != 0x80:
                                     if waiting + maxn > len(found):
-                                        _add_rows(rows, kept, rank, words, found, owner, waiting, units, numbers)
+                                        _add_runs_of_characters(rows, kept, rank, words, found, owner, waiting, units, numbers)
                                         waiting = 0
-                                    before = waiting
                                     waiting = _hash_runs(
-                                        data, at_hand, last, first, minn, maxn, modulus, reciprocal, shift, found, waiting
-                                    )
-                                    owner[before:waiting] = record
+                                        data, at_hand, last, first, minn, maxn, modulus, reciprocal, shift, found, owner,
+                                        record, waiting,
+                                    )  # fmt: skip
                                 first += U64(1)
                 record_of[j] = record
-            _add_rows(rows, kept, rank, words, found, owner, waiting, units, numbers)
+            _add_runs_of_characters(rows, kept, rank, words, found, owner, waiting, units, numbers)
             part[:] = 0
             for j in range(ahead):
                 record = record_of[j]
@@ -362,28 +395,21 @@ def average(
                 total[k] += part[k]
             for j in range(ahead):
                 if record_of[j] >= beyond and end_of[j] - begin_of[j] <= U64(16):
-                    slot = (low_of[j] * U64(0x9E3779B97F4A7C15) ^ high_of[j] * U64(0xC2B2AE3D27D4EB4F)) >> U64(64 - MEMO)
+                    slot = (low_of[j] * U64(0x9E3779B97F4A7C15) ^ high_of[j] * U64(0xC2B2AE3D27D4EB4F)) >> spare
                     for k in range(units.shape[1]):
                         units[slot, k] = units[record_of[j], k]
         if ngrams > 1:
             waiting = 0
-            first = 0
-            owner[:] = whole
-            while first < seen:
-                units[whole, 2] = 0
-                numbers[whole, 6:] = 0
-                waiting = 0
-                while first < seen and waiting + ngrams <= len(found):
-                    g = line[first]
-                    for last in range(first + 1, min(seen, first + ngrams)):
-                        g = g * U64(116049371) + line[last]
-                        found[waiting] = g % modulus
-                        waiting += 1
-                    first += 1
-                _add_rows(rows, kept, rank, words, found, owner, waiting, units, numbers)
-                count += I64(units[whole, 2] >> U64(32))
-                for k in range(width):
-                    total[k] += numbers[whole, 6 + k]
+            for first in range(seen):
+                if waiting + ngrams > len(found):
+                    count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
+                    waiting = 0
+                g = line[first]
+                for last in range(first + 1, min(seen, first + ngrams)):
+                    g = g * U64(116049371) + line[last]
+                    found[waiting] = g % modulus
+                    waiting += 1
+            count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
         counts[i] = count
         if count:
             for k in range(width):
