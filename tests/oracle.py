@@ -1,24 +1,30 @@
 """The signals once more, written for reading: what the kernel is held against.
 
 Each function says its formula of `curate.signals` in the plainest Python there is for it; the word rules are those of the
-docstring of `curate.lexicon`. None of it minds speed: a chunk of n affixes takes n passes.
+docstring of `curate.lexicon`. None of it minds speed: a chunk of n affixes takes n passes. Only what is asked of single
+characters is remembered.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import string
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from curate import lexicon
-from curate.signals import ENGLISH, UNSPACED
+from curate.signals import ENGLISH, GOPHER_STOP_WORDS, UNSPACED
 
 Value = int | float | None
+
+EXCEPTIONS = lexicon.english_exceptions()
+SYMBOLS = frozenset(lexicon.SYMBOLS)
+TERMINALS = tuple(lexicon.SENTENCE_TERMINALS)
 
 
 def signals(text: str | None, language: str | None, bad_words: Mapping[str, Sequence[str]] | None = None) -> dict[str, Value]:
@@ -30,7 +36,7 @@ def signals(text: str | None, language: str | None, bad_words: Mapping[str, Sequ
     return {
         "text_chars": len(text),
         "word_rule": rule,
-        **gopher(text, words, lexicon.GOPHER_STOP_WORDS if rule == ENGLISH else lexicon.stop_words(language)),
+        **gopher(text, words, frozenset(GOPHER_STOP_WORDS) if rule == ENGLISH else lexicon.stop_words(language)),
         **gopher_repetition(text, words),
         **c4(text, rule, lexicon.end_marks(language)),
         "c4_bad_words": None if entries is None else bad_word_count(text, entries, anywhere=language in ("zh", "ja", "th")),
@@ -49,13 +55,20 @@ def chars(words: Sequence[str]) -> int:
 
 def lower(text: str) -> str:
     """Lower case, but of what would become two characters."""
-    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    return "".join(map(lower_character, text))
 
 
+@functools.cache
+def lower_character(c: str) -> str:
+    return c.lower() if len(c.lower()) == 1 else c
+
+
+@functools.cache
 def is_mark(c: str) -> bool:
     return unicodedata.category(c).startswith("M")
 
 
+@functools.cache
 def is_word_character(c: str) -> bool:
     return c.isalnum() or c == "_" or is_mark(c)
 
@@ -64,7 +77,7 @@ def is_word_character(c: str) -> bool:
 
 
 def gopher(text: str, words: list[str], stop_words: frozenset[str] | None) -> dict[str, Value]:
-    real = [word for word in words if any(c not in lexicon.SYMBOLS for c in word)]
+    real = [word for word in words if any(c not in SYMBOLS for c in word)]
     lines = text.splitlines()
     return {
         "gopher_words": len(real),
@@ -166,7 +179,7 @@ def sentences(words: list[str]) -> int:
     """One, and one more at each word that is no punctuation after a word that ends a sentence."""
     found, ended = min(len(words), 1), False
     for word in words:
-        if word in set(lexicon.SENTENCE_TERMINALS):
+        if word in TERMINALS:
             ended = True
         elif ended and not all(unicodedata.category(c).startswith("P") for c in word):
             found, ended = found + 1, False
@@ -180,9 +193,12 @@ def bad_word_count(text: str, entries: Sequence[str], anywhere: bool) -> int:
     def free(at: int) -> bool:
         return anywhere or not 0 <= at < len(text) or not is_word_character(text[at])
 
+    by_first: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in longest_first:
+        by_first[entry[0]].append(entry)
     found = at = 0
     while at < len(text):
-        fits = [entry for entry in longest_first if text.startswith(entry, at) and free(at - 1) and free(at + len(entry))]
+        fits = [entry for entry in by_first[text[at]] if text.startswith(entry, at) and free(at - 1) and free(at + len(entry))]
         found += bool(fits)
         at += len(fits[0]) if fits else 1
     return found
@@ -194,7 +210,7 @@ def bad_word_count(text: str, entries: Sequence[str], anywhere: bool) -> int:
 def fineweb(text: str, words: list[str]) -> dict[str, Value]:
     lines = [line for line in text.split("\n") if line.strip()]
     return {
-        "fineweb_line_punct_ratio": ratio(sum(line.endswith(tuple(lexicon.SENTENCE_TERMINALS)) for line in lines), len(lines)),
+        "fineweb_line_punct_ratio": ratio(sum(line.endswith(TERMINALS) for line in lines), len(lines)),
         "fineweb_short_line_ratio": ratio(sum(len(line) <= 30 for line in lines), len(lines)),
         "fineweb_char_dup_ratio": ratio(chars(repeated(lines)), len(text.replace("\n", ""))),
         "fineweb_new_line_ratio": ratio(text.count("\n"), len(words)),
@@ -214,7 +230,8 @@ def bare_words(text: str) -> list[str]:
 
 
 def redpajama(text: str, stop_words: frozenset[str] | None) -> dict[str, Value]:
-    plain, bare, lines = plain_words(text), bare_words(text), text.split("\n")
+    plain, bare = plain_words(text), bare_words(text)
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # a newline at the end begins no further line
     joined = " ".join(bare)
     shares = [count / len(bare) for count in Counter(bare).values()]
     found: dict[str, Value] = {
@@ -266,10 +283,16 @@ def cut(text: str, rule: int) -> list[str]:
 
 def words_of_chunk(chunk: str, rule: int) -> list[str]:
     if rule == ENGLISH:
-        return words_by_affix(chunk, lexicon.english_exceptions())
-    if rule == UNSPACED or any(c.isalpha() and within(c, lexicon.UNSPACED_SCRIPTS) for c in chunk):
+        return words_by_affix(chunk, EXCEPTIONS)
+    if rule == UNSPACED or any(map(is_unspaced, chunk)):
         return words_without_spaces(chunk)
     return words_by_affix(chunk, {})
+
+
+@functools.cache
+def is_unspaced(c: str) -> bool:
+    letters_only = (*lexicon.CLUSTERS, *lexicon.TIBETAN)
+    return within(c, lexicon.UNSPACED_SCRIPTS) and (c.isalpha() or not within(c, letters_only))
 
 
 def within(c: str, spans: tuple[tuple[int, int], ...]) -> bool:
@@ -314,7 +337,7 @@ def is_upper(c: str) -> bool:
 
 
 def is_digit(c: str) -> bool:
-    return c in set(string.digits)
+    return "0" <= c <= "9"
 
 
 def is_icon(c: str) -> bool:
@@ -375,11 +398,14 @@ def cut_at_infixes(chunk: str) -> list[str]:
     return [word for word in (*words, chunk[start:]) if word]
 
 
+DOTS = re.compile(r"\.\.+")
+
+
 def infix(chunk: str, at: int) -> int:
     """Length of the infix at a place; 0 without one."""
-    c, rest = chunk[at], chunk[at:]
-    if rest.startswith(".."):
-        return len(rest) - len(rest.lstrip("."))
+    c = chunk[at]
+    if dots := DOTS.match(chunk, at):
+        return len(dots[0])
     if c == "…" or is_icon(c):
         return 1
     if at == 0:
@@ -387,7 +413,7 @@ def infix(chunk: str, at: int) -> int:
     before = chunk[at - 1]
 
     def meets(length: int, left: bool, right: Any) -> int:
-        after = rest[length : length + 1]
+        after = chunk[at + length : at + length + 1]
         return length if left and after and right(after) else 0
 
     if c in "+-*^" and meets(1, is_digit(before), lambda after: is_digit(after) or after == "-"):
@@ -398,7 +424,7 @@ def infix(chunk: str, at: int) -> int:
         return meets(1, is_letter(before), is_letter)
     if c in ":<>=/":
         return meets(1, is_letter(before) or is_digit(before), is_letter)
-    hyphens = (hyphen for hyphen in lexicon.HYPHENS if rest.startswith(hyphen))
+    hyphens = (hyphen for hyphen in lexicon.HYPHENS if chunk.startswith(hyphen, at))
     return max((meets(len(hyphen), is_letter(before) or is_digit(before), is_letter) for hyphen in hyphens), default=0)
 
 
@@ -427,16 +453,13 @@ def is_host(host: str) -> bool:
 
 
 def words_without_spaces(chunk: str) -> list[str]:
-    words: list[str] = []
+    starts: list[int] = []
     state = ""  # what the last word is; "" where nothing goes on with it
     for i, c in enumerate(chunk):
-        before, after = chunk[i - 1 : i], chunk[i + 1 :]
-        joins, state = joins_word(c, before, after, state)
-        if joins and words:
-            words[-1] += c
-        else:
-            words.append(c)
-    return words
+        joins, state = joins_word(c, chunk[max(i - 1, 0) : i], chunk[i + 1 : i + 3], state)
+        if not joins or i == 0:
+            starts.append(i)
+    return [chunk[start:end] for start, end in zip(starts, [*starts[1:], len(chunk)], strict=True)]
 
 
 def joins_word(c: str, before: str, after: str, state: str) -> tuple[bool, str]:
