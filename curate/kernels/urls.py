@@ -68,12 +68,16 @@ class HostRules(NamedTuple):
 
 
 class WordRules(NamedTuple):
-    """What `judge_words` looks up. literal: whole URLs, byte by byte. words, soft: runs of ASCII letters and digits."""
+    """What `judge_words` looks up. literal: whole URLs, byte by byte. words, soft: runs of ASCII letters and digits.
+
+    marks, automaton: what the functions of these names make of words and soft words, and of subwords.
+    """
 
     literal: Table
     words: Table
     soft: Table
-    automaton: tuple[np.ndarray, np.ndarray]
+    marks: np.ndarray
+    automaton: np.ndarray
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -279,62 +283,71 @@ def judge_words(
     fold_case: bool,
 ) -> None:
     """URL, WORD, SOFT_WORDS or SUBWORD into `found` where it is KEEP. threshold: of different soft words."""
-    literal, words, soft, (steps, accepts) = rules
-    any_words, any_soft = len(words.hashes) > 0, len(soft.hashes) > 0
-    met = np.zeros(max(threshold, 1), np.int64)
+    literal, words, soft, marks, steps = rules
+    met = np.zeros(threshold, np.int64)
+    last = np.uint64(len(marks) - 1)
     for row in range(len(found)):
         if found[row] != KEEP:
             continue
-        at, stop = offsets[row], offsets[row + 1]
-        if len(literal.hashes):
-            h = BASIS
-            for i in range(at, stop):
-                h = (h ^ np.uint64(data[i])) * PRIME
-            if _find(literal, h) >= 0:
-                found[row] = URL
-                continue
-        hard, n_met = False, 0
-        if any_words or any_soft:
-            h, inside = BASIS, False
-            for i in range(at, stop + 1):
-                if i < stop and _CLASS[data[i]] != _NO_CLASS:
-                    h = (h ^ np.uint64(_LOWER[data[i]] if fold_case else data[i])) * PRIME
-                    inside = True
-                elif inside:
-                    if any_words and _find(words, h) >= 0:
-                        hard = True
-                        break
-                    if any_soft and n_met < threshold:
-                        which = _find(soft, h)
-                        if which >= 0:
-                            fresh = True
-                            for k in range(n_met):
-                                fresh = fresh and met[k] != which
-                            if fresh:
-                                met[n_met] = which
-                                n_met += 1
-                    h, inside = BASIS, False
-        if hard:
+        whole, h, state = BASIS, BASIS, 0
+        inside = hard = held = False
+        n_met = 0
+        stop = offsets[row + 1]
+        for i in range(offsets[row], stop + 1):
+            c = data[i] if i < stop else np.uint8(0)
+            kind = _CLASS[c]
+            if kind != _NO_CLASS:
+                h = (h ^ np.uint64(_LOWER[c] if fold_case else c)) * PRIME
+                inside = True
+                state = steps[state + kind]
+                if state < 0:
+                    held = True
+                    state = -state
+            elif inside:
+                if marks[h & last]:
+                    hard |= _find(words, h) >= 0
+                    which = _find(soft, h) if n_met < threshold else -1
+                    if which >= 0:
+                        fresh = True
+                        for k in range(n_met):
+                            fresh = fresh and met[k] != which
+                        if fresh:
+                            met[n_met] = which
+                            n_met += 1
+                h, inside = BASIS, False
+            if i < stop:
+                whole = (whole ^ np.uint64(c)) * PRIME
+        if _find(literal, whole) >= 0:
+            found[row] = URL
+        elif hard:
             found[row] = WORD
-        elif any_soft and n_met >= threshold:
+        elif n_met >= threshold:
             found[row] = SOFT_WORDS
-        elif len(accepts) > 1:
-            state = 0
-            for i in range(at, stop):
-                c = _CLASS[data[i]]
-                if c != _NO_CLASS:
-                    state = steps[state, c]
-                    if accepts[state]:
-                        found[row] = SUBWORD
-                        break
+        elif held:
+            found[row] = SUBWORD
 
 
-def automaton(words: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Aho-Corasick over ASCII letters and digits: (int32 next state by state and class, whether a state ends a word)."""
+def marks(words: list[bytes]) -> np.ndarray:
+    """Truths by the last bits of the unfinished hash of a word: false for nearly all that is none of these."""
+    table = np.zeros(1 << 16, np.bool_)
+    for word in words:
+        h = int(BASIS)
+        for c in word:
+            h = (h ^ c) * int(PRIME) % (1 << 64)
+        table[h % len(table)] = True
+    return table
+
+
+def automaton(words: list[bytes]) -> np.ndarray:
+    """Aho-Corasick over ASCII letters and digits. int32: at state + class stands the next state, negative where a word ends.
+
+    A state is 36 times its number; the first is 0, in which no word ends.
+    """
     size = 1 + sum(map(len, words))
     offsets = np.zeros(len(words) + 1, np.int64)
     np.cumsum([len(w) for w in words], out=offsets[1:])
-    return _automaton(offsets, np.frombuffer(b"".join(words) or b"\0", np.uint8), size)
+    steps, accepts = _automaton(offsets, np.frombuffer(b"".join(words) or b"\0", np.uint8), size)
+    return np.where(accepts[steps], -36 * steps, 36 * steps).astype(np.int32).ravel()
 
 
 @numba.njit(cache=True, nogil=True)

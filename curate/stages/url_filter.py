@@ -178,7 +178,7 @@ _LISTS = {"sample": _sample, "datatrove": _datatrove}
 
 
 def _load(stage: UrlFilter) -> _Rules:
-    from curate.kernels.urls import LONGEST_PREFIX, HostRules, WordRules, automaton, table
+    from curate.kernels.urls import LONGEST_PREFIX, HostRules, WordRules, automaton, marks, table
 
     paths = {kind: [*map(Path, getattr(stage, kind))] for kind in ("domains", "urls", "words", "soft_words", "subwords")}
     hosts: list[np.ndarray] = []
@@ -199,6 +199,7 @@ def _load(stage: UrlFilter) -> _Rules:
     urls, prefixes, lengths = _urls(paths["urls"])
     has_length = np.zeros(LONGEST_PREFIX, np.bool_)
     has_length[lengths] = True
+    words, soft = _words(paths["words"]), _words(paths["soft_words"])
     return _Rules(
         HostRules(
             allow=table(_joined(allow)),
@@ -211,8 +212,9 @@ def _load(stage: UrlFilter) -> _Rules:
         ),
         WordRules(
             literal=table(_joined(literal)),
-            words=table(_hashed(_words(paths["words"]))),
-            soft=table(_hashed(_words(paths["soft_words"]))),
+            words=table(_hashed(words)),
+            soft=table(_hashed(soft)),
+            marks=marks(words + soft),
             automaton=automaton(_words(paths["subwords"])),
         ),
     )
