@@ -1,0 +1,125 @@
+"""How long it takes to run a recipe again after one threshold of `rules` was changed.
+
+    python benchmarks/rethreshold.py                                a million rows, five repeats, about three minutes
+    python benchmarks/rethreshold.py --rows 100000 --repeats 2      a look
+
+A run over real texts cut to `--characters`, with all signals, is made by the command line and then run again and again by the
+same command, one worker, each time with another `gopher.min_words`. A fresh process is timed from outside, so that start-up
+counts, and the phases are told apart by the run's own records: `rules` is what reads the signals and decides, `ledger` counts
+every row anew, `export` writes the shards of what survives, which is the only phase that reads texts. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from _measure import Spread, run
+
+BAR = 2.0
+FILES = 4
+RECIPE = """\
+name: rethreshold
+stages:
+  - signals
+  - rules:
+      sets: [gopher_repetition, gopher, c4, fineweb]
+      thresholds: {gopher.min_words: 20, c4.min_sentences: 1}   # texts of this length would hardly pass others
+"""
+
+
+def pieces(data: Path, characters: int, rows: int) -> Iterator[str]:
+    """Real texts in pieces, from different places in each round, until there are `rows`."""
+    texts = pq.read_table(data / "domains" / "domains.parquet", columns=["text"])["text"].to_pylist()
+    made = 0
+    for shift in range(0, characters, max(1, characters // 40)):
+        for text in texts:
+            for start in range(shift, len(text), characters):
+                if made == rows:
+                    return
+                made += 1
+                yield text[start : start + characters]
+    raise SystemExit(f"the data gives {made} pieces of {characters} characters: ask for fewer rows")
+
+
+def curate(*arguments: str | Path) -> list[str | Path]:
+    return [sys.executable, "-m", "curate.cli", *arguments]
+
+
+def phases(folder: Path) -> dict[str, float]:
+    """Seconds of each phase of the run, the parts of the export together."""
+    said = subprocess.run(curate("status", folder, "--json"), capture_output=True, check=True, text=True).stdout
+    found: dict[str, float] = defaultdict(float)
+    for phase in json.loads(said):
+        name = phase["phase"].split("-")[1]
+        found["export" if name.startswith("export") else name] += phase["seconds"]
+    return found
+
+
+def main() -> None:
+    default = os.environ.get("CURATE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--characters", type=int, default=250)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rethreshold-") as scratch:
+        report = measure(args, Path(scratch))
+    print(json.dumps(report, indent=1))
+    if args.check and report["command_s"]["mid"] > BAR:
+        sys.exit(1)
+
+
+def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    texts = list(pieces(args.data, args.characters, args.rows))
+    (work / "in").mkdir()
+    for i in range(FILES):
+        part = texts[i * args.rows // FILES : (i + 1) * args.rows // FILES]
+        pq.write_table(pa.table({"text": part}), work / "in" / f"{i}.parquet")
+    (work / "recipe.yaml").write_text(RECIPE)
+    command = curate("run", work / "recipe.yaml", "-i", work / "in", "-o", work / "run", "-w", "1")
+    first = run(command, log=work / "log")
+    if first.code:
+        raise SystemExit(first.stderr)
+    wall, cpu, parts = [], [], defaultdict(list)
+    for i in range(args.repeats):
+        os.sync()
+        again = run(
+            [*command, "--set", f"stages.rules.thresholds={{gopher.min_words: {21 + i}, c4.min_sentences: 1}}"],
+            log=work / "log",
+        )
+        if again.code:
+            raise SystemExit(again.stderr)
+        wall.append(again.wall)
+        cpu.append(again.cpu)
+        for name, seconds in phases(work / "run").items():
+            parts[name].append(seconds)
+    summary = json.loads((work / "run" / "summary.json").read_text())
+    return {
+        "rows": args.rows,
+        "kept": summary["documents"],
+        "first_run_s": first.wall,
+        "command_s": asdict(Spread.of(wall)),
+        "command_cpu_s": asdict(Spread.of(cpu)),
+        "phases_s": {
+            name: asdict(Spread.of(seconds)) for name, seconds in parts.items() if name not in ("ingest", "documents")
+        },
+        "bar_s": BAR,
+    }
+
+
+if __name__ == "__main__":
+    main()
