@@ -247,7 +247,7 @@ def test_only_the_columns_of_active_rules_are_read_and_never_the_text():
 
 
 def judged(documents, **parameters):
-    """(reasons, counters of the task)."""
+    """(reasons, notes of the task)."""
     task = Task(phase="", rank=0)
     out = Rules(**{"sets": SETS, **parameters}).open(task)(documents.combine_chunks().to_batches()[0])
     return out["_reason"].to_pylist(), task.counters
@@ -258,7 +258,7 @@ def test_texts_without_spaces_are_judged_by_what_holds_for_them():
     documents = table(chinese, {**chinese, "word_rule": SPACED}, {**chinese, "gopher_words": 3}, language=["zh", "zh", "ja"])
     found, counters = judged(documents)
     assert found == [None, "gopher.min_mean_word_length", "gopher.min_words"]
-    assert counters == {"rules: documents written without spaces, not judged by rules that need them": 2}
+    assert counters == {"documents written without spaces, not judged by the rules that need them": 2}
     own = {"zh": {"gopher.min_mean_word_length": 1.5}, "ja": {"gopher.min_words": 2}}
     found, counters = judged(documents, languages=own)
     assert found == ["gopher.min_mean_word_length", "gopher.min_mean_word_length", None]
@@ -271,9 +271,9 @@ def test_what_is_null_is_not_judged_but_counted():
     assert judged(documents) == (
         [None, "gopher.min_stop_words", None],
         {
-            "rules: documents without gopher_stop_words, not judged by gopher.min_stop_words": 1,
-            "rules: documents without gopher_words, not judged by gopher.min_words": 1,
-            "rules: documents without gopher_words, not judged by gopher.max_words": 1,
+            "documents without gopher_stop_words, which gopher.min_stop_words did not judge": 1,
+            "documents without gopher_words, which gopher.min_words did not judge": 1,
+            "documents without gopher_words, which gopher.max_words did not judge": 1,
         },
     )
 
