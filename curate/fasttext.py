@@ -41,6 +41,7 @@ _MAGIC, _VERSIONS = 793712314, (11, 12)
 _SUPERVISED = 3
 _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 _BLOCK = 1 << 16
+_COPIED = 256 << 20  # a mapped matrix up to this size is copied to where its numbers are aligned
 
 
 class Model:
@@ -128,8 +129,8 @@ def load(path: str | Path) -> Model:
     """Read a model. Raises SourceError, in one line, for what is none, is cut short, is not supervised, or is of another
     version of the format.
 
-    Memory: the input matrix stays in the file (mapped, shared by processes) unless it is quantised or is multiplied with the
-    output; then rows x min(dim, labels) x 4 bytes.
+    Memory: a matrix of more than 256 MiB stays in the file (mapped, shared by processes) unless it is quantised or is
+    multiplied with the output; else rows x min(dim, labels) x 4 bytes.
     """
     path = str(path)
     try:
@@ -231,6 +232,9 @@ def _read(path: str, r: _Reader) -> Model:
         rows = _multiplied(rows, folded)
         weights = np.empty((0, 0), np.float32)
     left, right = _tree(r, tally[words:]) if kind == TREE else (np.empty(0, np.int32), np.empty(0, np.int32))
+    if not rows.flags.aligned and rows.nbytes <= _COPIED:
+        rows = rows.copy()
+    rows.setflags(write=False)  # as a mapped one: kernels are compiled for either
     slots, hashes = index_words(letters, bounds)
     features = Features(
         rows=rows, slots=slots, hashes=hashes, bounds=bounds, letters=letters, kept=kept, rank=rank, words=words,

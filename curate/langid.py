@@ -82,8 +82,7 @@ def _ask(
     from curate.kernels.excerpts import excerpt
     from curate.kernels.scripts import count_scripts, fits, scripts, table
 
-    offsets, chosen, wide = excerpt(starts, ends, data, HEAD, PIECE)
-    offsets, chosen = _composed(offsets, chosen, wide)
+    offsets, chosen = _composed(*excerpt(starts, ends, data, HEAD, PIECE))
     counts = count_scripts(offsets[:-1], offsets[1:], chosen, table(), len(scripts()))
     number = np.full(len(starts), -1, np.int32)
     score = np.zeros(len(starts), np.float32)
@@ -206,6 +205,7 @@ def _composed(offsets: np.ndarray, data: np.ndarray, wide: np.ndarray) -> tuple[
         if not unicodedata.is_normalized("NFC", text):
             other[i] = unicodedata.normalize("NFC", text).encode()
     if not other:
+        data.setflags(write=False)  # as the bytes below: kernels are compiled for either
         return offsets, data
     parts = [other.get(i, view[a:b]) for i, (a, b) in enumerate(itertools.pairwise(offsets))]
     bounds = np.zeros(len(parts) + 1, np.int64)

@@ -81,7 +81,7 @@ Latn: aa af ak an ast ay bar bcl bi bm br ca cbk ceb ch co cs cy da de diq dsb e
   gd gl gn gsw gv hil ho hr hsb ht hu hz ia id ie ig ik ilo io is it jam jbo kab kg ki kj kl kr kw la lb lg li lij lmo ln lt
   ltg lu lv mh mi min mt mwl na nap nb nci nd nds ng nl nn no nr nv ny oc pam pap pcd pfl pl pms pt qu rm rn ro rw sc scn sco
   se sg sgs sk sl sm sn so sq ss st stq sv szl tet tl tn to tpi tr ts tum tw ty ve vec vep vi vls vo vro wa war wo xh yo zu
-Latn Arab: ff ha mg ms sw
+Latn Arab: ckb ff ha mg ms sw
 Latn Arab Cyrl: az crh kk ku ky tk ug
 Latn Cyrl: be bs hbs sr tt uz
 Latn Cans: cr iu oj
@@ -94,7 +94,7 @@ Latn Sund: su
 Cyrl: ab alt av ba bg bxr ce cu cv kbd kjh koi krc kv lez mdf mhr mk mrj myv os ru rue sah tyv udm uk xal
 Cyrl Arab: tg
 Cyrl Mong: mn
-Arab: ar ary arz azb bal ckb fa glk lrc mzn pnb ps skr ur
+Arab: ar ary arz azb bal fa glk lrc mzn pnb ps skr ur
 Arab Deva: ks sd
 Arab Guru: pa
 Deva: awa bho dty hi mag mai mr ne new
