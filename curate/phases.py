@@ -8,6 +8,7 @@ same every time. One empty file per task, written last, says that it is done.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,9 +38,10 @@ from curate.stage import (
     Task,
     with_columns,
 )
-from curate.storage import TableWriter, open_table, read_json, sha256_file, write_bytes, write_json, write_table
+from curate.storage import TableWriter, canonical, open_table, read_json, sha256_file, write_bytes, write_json, write_table
 
 ADDRESS_BITS = 32
+NOTES = b"curate.notes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,8 @@ class Chain:
 
     def __init__(self, nodes: Sequence[Node], task: Task, sink: Sink, tokenizer: str, keep: Iterable[str]):
         self._nodes, self._sink = nodes, sink
-        self._functions = [node.stage.open(task) for node in nodes]
+        self.notes: dict[str, dict[str, int]] = {node.key: {} for node in nodes}
+        self._functions = [node.stage.open(replace(task, counters=self.notes[node.key])) for node in nodes]
         self._tokens = tokens.counter(tokenizer)
         needed = set(keep)
         self._needed: list[set[str]] = []
@@ -225,6 +228,7 @@ class ShardSink:
         self._root, self._shard, self._nodes = root, shard, nodes
         self._layers: dict[str, TableWriter] = {}
         self._drops: dict[str, list[pa.RecordBatch]] = {node.key: [] for node in nodes}
+        self.notes: dict[str, dict[str, int]] = {}
 
     def __enter__(self) -> ShardSink:
         for node in self._nodes:
@@ -245,6 +249,8 @@ class ShardSink:
         if error[0] is None:
             for node in self._nodes:
                 table = pa.Table.from_batches(self._drops[node.key], DROP_SCHEMA)
+                if noted := self.notes.get(node.key):  # beside what says that the stage is done, so that it lives as long
+                    table = table.replace_schema_metadata({NOTES: canonical(dict(sorted(noted.items())))})
                 write_table(self._root / node.drops / self._shard, table, codec="lz4")
 
 
@@ -334,6 +340,7 @@ class PassWork:
             if self.work.fit:
                 _steps(self.work.fit, generation)[0].fn(task, stream)
             yield from stream  # what a step left unread still has to pass through the stages
+            sink.notes = chain.notes
         if task.counters:
             record["counters"] = task.counters
 
@@ -476,6 +483,19 @@ class GenerationWork:
 
 
 # --------------------------------------------------------------------------------------------- what the files say
+
+
+def notes(node: Node, context: Context) -> dict[str, int]:
+    """What the tasks of a map stage counted (`Task.count`), over all shards."""
+    found: dict[str, int] = {}
+    if isinstance(node.stage, Expand):
+        return found
+    for shard in Generation.load(context.root, context.generations[node.generation]).shards:
+        with open_table(context.root / node.drops / shard.name) as file:
+            metadata = file.schema_arrow.metadata or {}
+        for text, n in json.loads(metadata.get(NOTES, b"{}")).items():
+            found[text] = found.get(text, 0) + n
+    return found
 
 
 def tally(nodes: Sequence[Node], context: Context, shard: int) -> dict[str, Any]:

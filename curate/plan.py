@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,8 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
     version = generation = 0
     fingerprint = upstream
     for index, item in enumerate(items):
-        stage = item.stage
+        stage = item.stage.bound(columns)
+        item = replace(item, stage=stage)
         reads = stage.reads() + (stage.fit_reads() if isinstance(stage, GlobalStage) else ())
         for name in dict.fromkeys(reads):
             _check_column(name, item, columns, items[index + 1 :], version, index)

@@ -550,11 +550,14 @@ def _funnel(facts: _Facts) -> Html:
             shown.append((f"{len(by_count) - TOP_REASONS} other reasons", rest))
         for reason, n in shown:
             rows.append(_row([_name(reason), *([""] * (1 + made)), n, _share(n, came), *blank], right, "reason"))
+    noted = [
+        _tag("li", _code(entry["id"]), f": {n:,} {note}") for entry in stages for note, n in entry.get("notes", {}).items()
+    ]
     explained = (
         "Documents in and out of each stage, and below it why documents went. "
         "Bars are shares of all documents: left after the stage, and dropped by it."
     )
-    return _table(explained, columns, rows)
+    return _say(_table(explained, columns, rows), _tag("ul", *noted, cls="muted") if noted else "")
 
 
 def _rejected(facts: _Facts) -> Html:

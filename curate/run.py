@@ -25,7 +25,7 @@ from curate import __version__, executors, export, extract, ingest, ledger, toke
 from curate.dataset import Dataset, Generation
 from curate.errors import BlastRadiusError, ColumnError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
 from curate.memory import FEWEST
-from curate.phases import Context, GenerationWork, PassWork, Phase, StepWork, dataset, merge_tallies, view
+from curate.phases import Context, GenerationWork, PassWork, Phase, StepWork, dataset, merge_tallies, notes, view
 from curate.plan import Node, Pass, Plan, cut, plain_params, resolve
 from curate.recipe import Recipe
 from curate.sources import InputFile, document_schema, inventory, splits
@@ -495,7 +495,9 @@ class _Engine:
         write_table(self.root / "ledger.parquet", table)
         remove_tree(self.root / folder)
         ids = ["ingest", *(n.id for n in self.plan.nodes), "export"]
-        return ledger.summary(table, ids, [n.id for n in self.plan.nodes if isinstance(n.stage, Expand)])
+        entries = ledger.summary(table, ids, [n.id for n in self.plan.nodes if isinstance(n.stage, Expand)])
+        noted = {node.id: notes(node, self.context) for node in self.plan.nodes}
+        return [{**entry, "notes": noted.get(entry["id"], {})} for entry in entries]
 
     def _export(self, entries: list[dict[str, Any]], started: float) -> None:
         from curate import card, manifest, report

@@ -100,6 +100,9 @@ def funnel(summary: dict[str, Any]) -> None:
         )
     console = _console()
     console.print(table)
+    for entry in summary["stages"]:
+        for note, n in entry.get("notes", {}).items():
+            console.print(f"note: {entry['id']}: {n:,} {note}", markup=False, soft_wrap=True)
     kept = summary["documents"]
     console.print(f"\n{kept:,} of {first:,} records kept ({kept / first:.1%}), {summary['tokens']:,} tokens", markup=False)
     console.print(f"manifest  {summary['manifest']}", markup=False, soft_wrap=True)

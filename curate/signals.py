@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table
 """The signals: what `signals` measures of a text, by name, with type, formula and source.
 
 This page is data. `curate.kernels.signals` computes it, `curate.stages.signals` writes it, `curate.stages.rules` judges by it,
@@ -6,7 +7,7 @@ and the tests hold it against a plain reading of the formulas. Words used in the
     n              number of characters (Unicode code points) of the text
     words          the text cut by the word rule of its language (`curate.lexicon`), whitespace left out
     real words     words with at least one character that is neither punctuation nor a control character
-    lines          `str.splitlines()`; \\n-lines are the text split at "\\n"
+    lines          `str.splitlines()`; \\n-lines are the text split at "\\n", without an empty one behind the last "\\n"
     plain words    runs of word characters (letters, digits, marks of writing, `_`), or of other characters but whitespace
     bare words     whitespace-separated words in lower case with ASCII punctuation deleted; what is empty then is no word
     chars(x)       characters of x, summed where x is several

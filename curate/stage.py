@@ -18,7 +18,7 @@ The columns that begin with an underscore belong to the engine:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,10 +76,11 @@ class Resources:
 class Task:
     """One unit of work of a phase, as a stage sees it.
 
-    rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters end up
-    in the record of the task; they are for people and never decide anything. shards: names of all shards, in order.
-    partitions: of the fit whose `summarize` runs. There is no seed here: a stage that draws has a parameter `seed`, which
-    its fingerprint knows.
+    rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters are for
+    people and never decide anything: what a map stage counts is shown as notes under the stage, at the end of a run and in its
+    report ("12 documents of unknown language"), what a step of a fit counts is in the record of the task. shards: names of
+    all shards, in order. partitions: of the fit whose `summarize` runs. There is no seed here: a stage that draws has a
+    parameter `seed`, which its fingerprint knows.
     """
 
     phase: str
@@ -146,6 +147,10 @@ class Stage:
     def reads(self) -> tuple[str, ...]:
         """Columns that `process` needs. It is handed these and `_row`, nothing else."""
         return ("text",)
+
+    def bound(self, columns: Collection[str]) -> Stage:
+        """This stage as it is to run where these columns exist: for one that reads a column only where there is one."""
+        return self
 
     def writes(self) -> pa.Schema:
         """Columns that `process` adds or replaces. `text` here means that the text changes."""

@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs - the types of kernels are numba's
 """Every signal of `curate.signals` in one pass over the bytes of a text.
 
 The pass goes from whitespace to whitespace. A chunk of letters alone, of digits alone, or of letters and one mark behind them
@@ -14,7 +15,6 @@ from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import pyarrow as pa
 
@@ -44,21 +44,22 @@ from curate.kernels.chars import (
     LOWER,
     NOT_ALPHA,
     NOT_DIGIT,
-    NOT_SYMBOL,
     NOT_PUNCT,
-    NUMERIC,
+    NOT_SYMBOL,
     PUNCT,
     QUOTE,
     SPACE,
     TERMINAL,
     UPPER,
     WORD,
-    UNSPACED as CUT_UNSPACED,
     before,
     bits_of,
     decode,
     kernel,
     tables,
+)
+from curate.kernels.chars import (
+    UNSPACED as CUT_UNSPACED,
 )
 from curate.kernels.tokens import (
     ALL_PUNCT,
@@ -73,8 +74,8 @@ from curate.kernels.tokens import (
     cluster_words,
     exceptions,
     find_exception,
-    hash_bytes,
     hash_between,
+    hash_bytes,
     hash_range,
 )
 from curate.kernels.words import offsets_and_bytes
@@ -82,8 +83,8 @@ from curate.signals import ENGLISH, FAMILIES, GOPHER_STOP_WORDS, SIGNALS, UNSPAC
 
 COUNTS = [s.name for s in SIGNALS if s.dtype != "float32"]
 RATIOS = [s.name for s in SIGNALS if s.dtype == "float32"]
-_C = namedtuple("_C", COUNTS)(*range(len(COUNTS)))
-_R = namedtuple("_R", RATIOS)(*range(len(RATIOS)))
+_C: Any = namedtuple("_C", COUNTS)(*range(len(COUNTS)))
+_R: Any = namedtuple("_R", RATIOS)(*range(len(RATIOS)))
 TOP2, DUP5 = _R.gopher_top_2gram_char_share, _R.gopher_dup_5gram_char_share
 RPS_TOP2, RPS_DUP5 = _R.rps_doc_frac_chars_top_2gram, _R.rps_doc_frac_chars_dupe_5grams
 
@@ -97,8 +98,8 @@ _JAVASCRIPT, _LOREM, _IPSUM = (np.uint64(hash_bytes(w)) for w in ("javascript", 
 
 Scratch = namedtuple(
     "Scratch",
-    "cps cls pos heads ends tally sizes met hashes infos bare bare_sizes ids counts here next times kept made level sums slots sieve "
-    "line_start line_end line_first line_last line_chars line_hash line_word line_size line clean",
+    "cps cls pos heads ends tally sizes met hashes infos bare bare_sizes ids counts here next times kept made level sums "
+    "slots sieve line_start line_end line_first line_last line_chars line_hash line_word line_size line clean",
 )
 
 
@@ -113,7 +114,8 @@ def _scratch(size: int) -> Any:
         slots *= 2
     i32, u32, i64, u64 = np.int32, np.uint32, np.int64, np.uint64
     return Scratch(
-        cps=some(i32), cls=some(i64), pos=some(i32), heads=some(u64), ends=some(i32), tally=np.zeros(16, i64), sizes=np.zeros(16, i64), met=np.zeros(1 << 16, i64),
+        cps=some(i32), cls=some(i64), pos=some(i32), heads=some(u64), ends=some(i32), tally=np.zeros(16, i64),
+        sizes=np.zeros(16, i64), met=np.zeros(1 << 16, i64),
         hashes=some(u64), infos=some(i32), bare=some(u64), bare_sizes=some(i32),
         ids=some(u32), counts=some(i32), here=some(u32), next=some(u32), times=some(i32), kept=some(u32), made=some(u32),
         level=some(np.uint8), sums=some(i32), slots=some(u32, slots), sieve=some(np.uint8, 2 * slots),
@@ -317,8 +319,8 @@ def _sentences_of(data, start, end, language, t, s, words):
                 break
             at += width
         words = _hard_chunk(
-            data, begin, at, language.rule, False, t.bits, t.maybe, t.keys, t.cuts, t.units, language.stop_maybe, language.stop_keys,
-            language.stop_kinds, s.cps, s.cls, s.pos, s.heads, s.ends, s.tally, words, s.hashes, s.infos,
+            data, begin, at, language.rule, False, t.bits, t.maybe, t.keys, t.cuts, t.units, language.stop_maybe,
+            language.stop_keys, language.stop_kinds, s.cps, s.cls, s.pos, s.heads, s.ends, s.tally, words, s.hashes, s.infos,
         )  # fmt: skip
     return _count_sentences(s.infos, first, words)
 
@@ -602,7 +604,9 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
             stop, after = next_line(data, at, end)
         if one_kind and (triggers == 0 or triggers & c4_triggers(data, at, stop) == 0):
             size = line_size[line]
-            flags = LONG_WORD if size < 0 else FEW_WORDS if size < 3 else 0
+            flags = LONG_WORD if size < 0 else 0
+            if (size if size >= 0 else ~size) < 3:
+                flags |= FEW_WORDS
             if not c4_ends(data, max(line_first[line], at), line_last[line], False, ends):
                 flags |= NO_END
         else:
@@ -681,7 +685,7 @@ def _measure(data, start, end, language, t, s, u, r):
                 line_words[lines] = line_word
                 lines += 1
                 newlines += 1
-                line_sizes[lines - 1] = -1 if line_long else line_chunks
+                line_sizes[lines - 1] = ~line_chunks if line_long else line_chunks
                 line_start, line_first, line_last, line_word, line_at, line_hash = at, -1, at, words, chars, SEED
                 line_chunks, line_long = 0, False
                 continue
@@ -807,9 +811,15 @@ def _measure(data, start, end, language, t, s, u, r):
     firsts[lines], lasts[lines] = line_first, line_last
     line_chars[lines], line_hashes[lines] = chars - line_at, line_hash
     line_words[lines] = line_word
-    line_sizes[lines] = -1 if line_long else line_chunks
+    line_sizes[lines] = ~line_chunks if line_long else line_chunks
     lines += 1
-    plain, no_letter, all_caps, stops, sentences = tally[PLAIN], tally[NO_LETTER], tally[ALL_CAPS], tally[STOP], tally[SENTENCES]
+    plain, no_letter, all_caps, stops, sentences = (
+        tally[PLAIN],
+        tally[NO_LETTER],
+        tally[ALL_CAPS],
+        tally[STOP],
+        tally[SENTENCES],
+    )
     numbers, ellipses = tally[HASHES], tally[ELLIPSES]
 
     u[_C.text_chars] = chars
@@ -830,7 +840,7 @@ def _measure(data, start, end, language, t, s, u, r):
     if bares:
         r[_R.rps_doc_mean_word_length] = bare_chars / bares
         r[_R.rps_doc_frac_unique_words] = different / bares
-        r[_R.rps_doc_unigram_entropy] = max(np.log(np.float64(bares)) - entropy / bares, 0.0)
+        r[_R.rps_doc_unigram_entropy] = np.log(np.float64(bares)) - entropy / bares if different > 1 else 0.0
         r[_R.rps_doc_lorem_ipsum] = lorem / (bare_chars + bares - 1)
         r[_R.rps_lines_numerical_chars_fraction] = numeric / (bare_chars + bares - 1)
         for k in range(3):
@@ -1011,6 +1021,77 @@ def _language(code: str | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray
     return rule, ends, maybe, keys, values, bool(listed)
 
 
+@kernel
+def _count_bad_words(data, start, end, bits, lower, keys, pairs, singles, longest, anywhere):
+    """Entries of a list in one text, from the left, the longest of those that begin at a place, without overlap."""
+    at, inside, found = start, False, 0
+    while at < end:
+        c, width = decode(data, at, end)
+        k = bits_of(bits, c)
+        c = np.int64(lower[c]) if c < len(lower) else c
+        if anywhere or not inside:
+            second = np.int64(0)
+            if at + width < end:
+                second, _ = decode(data, at + width, end)
+                second = np.int64(lower[second]) if second < len(lower) else second
+            if pairs[(c * 31 + second) & 0xFFFF] or singles[c & 0xFFF]:
+                value, there, behind, last = SEED, at, -1, np.int64(0)
+                for _ in range(longest):
+                    if there >= end:
+                        break
+                    cp, size = decode(data, there, end)
+                    value = value * BASE + np.uint64(lower[cp] if cp < len(lower) else cp)
+                    there += size
+                    free = anywhere or there >= end
+                    if not free:
+                        following, _ = decode(data, there, end)
+                        free = not bits_of(bits, following) & WORD
+                    if free:
+                        slot = np.searchsorted(keys, value)
+                        if slot < len(keys) and keys[slot] == value:
+                            behind, last = there, bits_of(bits, cp)
+                if behind >= 0:
+                    found += 1
+                    at, inside = behind, last & WORD != 0
+                    continue
+        inside = k & WORD != 0
+        at += width
+    return found
+
+
+@kernel
+def _count_all_bad_words(data, offsets, rows, bits, lower, keys, pairs, singles, longest, anywhere, out):
+    for i in rows:
+        out[i] = _count_bad_words(
+            data, np.int64(offsets[i]), np.int64(offsets[i + 1]), bits, lower, keys, pairs, singles, longest, anywhere
+        )
+
+
+UNSPACED_LISTS = ("ja", "th", "zh")
+"""Languages in whose texts C4 finds bad words anywhere, not only between other than word characters."""
+
+
+@functools.lru_cache(maxsize=64)
+def _list(entries: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """(hashes, filter by the first two characters, filter of single characters, longest) of a list of bad words."""
+    _, lower = tables()
+    pairs, singles, keys, longest = np.zeros(1 << 16, np.uint8), np.zeros(1 << 12, np.uint8), set(), 0
+    for entry in entries:
+        points = [int(lower[cp]) if cp < len(lower) else cp for cp in map(ord, entry)]
+        if not points:
+            continue
+        value = int(SEED)
+        for cp in points:
+            value = (value * int(BASE) + cp) & (1 << 64) - 1
+        keys.add(value)
+        longest = max(longest, len(points))
+        if len(points) == 1:
+            singles[points[0] & 0xFFF] = 1
+        else:
+            pairs[(points[0] * 31 + points[1]) & 0xFFFF] = 1
+    return np.array(sorted(keys), np.uint64), pairs, singles, longest
+
+
 def _bad_words(
     data: np.ndarray,
     offsets: np.ndarray,
@@ -1018,7 +1099,20 @@ def _bad_words(
     known: Sequence[str | None],
     listed: Mapping[str, Sequence[str]] | None,
 ) -> pa.Array:
-    return pa.nulls(len(which), pa.uint32())
+    """c4_bad_words: by the list of a document's language, else by that for all ("*"); null where there is neither."""
+    found, missing = np.zeros(len(which), np.uint32), np.ones(len(which), bool)
+    for k, code in enumerate(known):
+        entries = (listed or {}).get(code or "", (listed or {}).get("*"))
+        if entries is None:
+            continue
+        rows = np.flatnonzero(which == k)
+        missing[rows] = False
+        keys, pairs, singles, longest = _list(tuple(entries))
+        bits, lower = tables()
+        _count_all_bad_words(
+            data, offsets, rows, bits, lower, keys, pairs, singles, longest, code in UNSPACED_LISTS, found
+        )  # fmt: skip
+    return pa.array(found, mask=missing)
 
 
 _ROOM: list[Any] = [None, 0]
@@ -1035,6 +1129,7 @@ def compute(
     text: string array; null counts as empty. languages: ISO 639-1, else 639-3 codes; null and `und` are unknown. sets:
     families to return. bad_words: words by language, without which `c4_bad_words` is null.
     """
+    text = text.fill_null("") if text.null_count else text
     offsets, data = offsets_and_bytes(text)
     n = len(text)
     codes = pa.array(languages, pa.string()) if not isinstance(languages, pa.Array) else languages

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 
-import numba
 import numpy as np
 
 from curate.kernels.chars import (
@@ -39,8 +38,6 @@ from curate.kernels.chars import (
     TERMINAL,
     TSHEG,
     UPPER,
-    bits_of,
-    decode,
     kernel,
 )
 
@@ -205,13 +202,10 @@ def _suffix(heads, cps, cls, pos, low, high, units):
             while high - n > low and cps[high - n - 1] == 46:
                 n += 1
             return n
-        if is_lower(of_second) or of_second & (DIGIT | PUNCT | QUOTE):
-            longest = 1
-        elif second == 37 or second == 0xB2 or second == 43 or second == 45 or second == 124:
-            longest = 1
-        elif high - low > 2 and is_upper(of_second) and is_upper(cls[high - 3]):
-            longest = 1
-        elif high - low > 2 and cps[high - 3] == 0xB0 and (second == 70 or second == 67 or second == 75):
+        two_upper = high - low > 2 and is_upper(of_second) and is_upper(cls[high - 3])
+        degrees = high - low > 2 and cps[high - 3] == 0xB0 and (second == 70 or second == 67 or second == 75)
+        sign = second == 37 or second == 0xB2 or second == 43 or second == 45 or second == 124
+        if is_lower(of_second) or of_second & (DIGIT | PUNCT | QUOTE) or two_upper or degrees or sign:
             longest = 1
     elif (c == 115 or c == 83) and (second == 39 or second == 0x2019):
         longest = 2
@@ -344,7 +338,7 @@ def _infix_between(cps, cls, low, at, high):
         n = 1
         while n < 3 and at + n < high and cps[at + n] == c:
             n += 1
-            if c == 0x2014 and n > 2 or c != 45 and c != 0x2014:
+            if (c == 0x2014 and n > 2) or (c != 45 and c != 0x2014):
                 break
             if at + n < high and is_letter(cls[at + n]):
                 return n
@@ -445,7 +439,7 @@ def cluster_words(heads, cps, cls, pos, n, words, hashes, infos):
         elif segment == KATAKANA:
             now, goes_on = _KATAKANA, kind == _KATAKANA
         elif segment == KANA_MARK:
-            goes_on = kind == _HIRAGANA or kind == _KATAKANA
+            goes_on = kind in (_HIRAGANA, _KATAKANA)
             now = kind if goes_on else _KATAKANA
         elif CLUSTER <= segment <= BURMESE:
             now = _CLUSTER

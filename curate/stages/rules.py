@@ -47,8 +47,8 @@ class Rules(Filter):
     language without a list) is not judged. Nor are texts that are written without spaces (`word_rule` 3), where a word is
     about a character, by rules that mean words of Western length or lines of so many: min_mean_word_length,
     max_mean_word_length, min_alpha_word_share, min_stop_words, all shares of n-grams, min_sentences (C4 keeps lines of three
-    words between spaces), and max_short_line_ratio; unless `languages` has a threshold of theirs. Both are counted in the
-    record of the task.
+    words between spaces), and max_short_line_ratio; unless `languages` has a threshold of theirs. How many, the run's
+    end and its report say.
 
     Columns written: none. Reasons: `<set>.<rule>`, such as `gopher.min_words`, each with `_value` = the signal that decided.
 
@@ -251,7 +251,7 @@ def _judge(
             threshold = np.where(spare, levels.numbers.dtype.type(math.nan), threshold)
             spared |= spare
         if column.null_count:
-            count(f"rules: documents without {rule.column}, not judged by {rule.code}", column.null_count)
+            count(f"documents without {rule.column}, which {rule.code} did not judge", column.null_count)
         values = column.to_numpy(zero_copy_only=False).astype(levels.numbers.dtype, copy=False)
         broken = values < threshold if rule.below else values > threshold
         if broken.any():
@@ -259,7 +259,7 @@ def _judge(
             first[broken] = i
             value[broken] = values[broken]
     if spared.any():
-        count("rules: documents written without spaces, not judged by rules that need them", int(spared.sum()))
+        count("documents written without spaces, not judged by the rules that need them", int(spared.sum()))
     kept = first < 0
     reason = pc.take(pa.array([levels.rule.code for levels in active]), pa.array(first, mask=kept))
     return with_columns(batch, {REASON: reason, "_value": pa.array(value, mask=kept)})
