@@ -5,8 +5,9 @@
 
 A run over real texts cut to `--characters`, with all signals, is made by the command line and then run again and again by the
 same command, one worker, each time with another `gopher.min_words`. A fresh process is timed from outside, so that start-up
-counts, and the phases are told apart by the run's own records: `rules` is what reads the signals and decides, `ledger` counts
-every row anew, `export` writes the shards of what survives, which is the only phase that reads texts. Prints JSON.
+counts, and the phases are told apart by the run's own records: `signals+rules` is the pass of which only the rules have to run
+anew, over the columns of signals; `ledger` counts every row; `export` writes the shards of what survives, and is the only one
+that reads texts. Prints JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ stages:
   - rules:
       sets: [gopher_repetition, gopher, c4, fineweb]
       thresholds: {gopher.min_words: 20, c4.min_sentences: 1}   # texts of this length would hardly pass others
+output: {columns: [id, text, tokens]}
 """
 
 
