@@ -13,17 +13,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from curate.errors import RecipeError, SourceError, did_you_mean
 from curate.storage import atomic, sha256_file
+
+if TYPE_CHECKING:
+    from urllib.request import Request
 
 MIRROR = "CURATE_MODELS_MIRROR"
 CACHE = "CURATE_CACHE"
@@ -129,9 +129,13 @@ def get(name: str, progress: Callable[[int, int | None], None] | None = None) ->
 
 def _fetch(name: str, url: str, to: Path, progress: Callable[[int, int | None], None] | None) -> str:
     """Write what is at a URL to a file; returns its sha256."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
     digest, done = hashlib.sha256(), 0
     try:
-        with urllib.request.urlopen(_request(name, url), timeout=_PATIENCE) as answer, to.open("wb") as out:
+        with urlopen(_request(name, url), timeout=_PATIENCE) as answer, to.open("wb") as out:
             length = answer.headers.get("Content-Length") or ""
             size = int(length) if length.isdigit() else None
             while chunk := answer.read(_CHUNK):
@@ -169,10 +173,12 @@ def _split(name: str, url: str) -> SplitResult:
     return parts
 
 
-def _request(name: str, url: str) -> urllib.request.Request:
+def _request(name: str, url: str) -> Request:
     """A request with the credentials of the URL as a header, which is not sent along when the server points elsewhere."""
+    from urllib.request import Request
+
     parts = _split(name, url)
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")))
+    request = Request(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")))
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(pair).decode())
