@@ -32,7 +32,8 @@ def signals(text: str | None, language: str | None, bad_words: Mapping[str, Sequ
     text = text or ""
     rule = lexicon.word_rule(language)
     words = cut(text, rule)
-    entries = (bad_words or {}).get(language or "")
+    lists = bad_words or {}
+    entries = lists.get(language or "", lists.get("*"))
     return {
         "text_chars": len(text),
         "word_rule": rule,

@@ -245,6 +245,14 @@ def test_no_list_is_null_and_not_nothing() -> None:
     assert compute(pa.array(["bad"]), ["en"])["c4_bad_words"].to_pylist() == [None]
 
 
+def test_a_list_of_bad_words_for_all_languages() -> None:
+    lists = {"en": ("bad",), "*": ("wor", "böse", "坏")}
+    text = "bad böse wor 坏, 坏坏"
+    columns = compute(pa.array([text] * 4), ["en", "de", "zh", None], bad_words=lists)
+    assert columns["c4_bad_words"].to_pylist() == [1, 3, 5, 3]
+    agree([(text, language) for language in LANGUAGES], lists)
+
+
 def _megabyte(kind: str) -> str:
     rng = random.Random(0)
     if kind == "words":
@@ -287,9 +295,9 @@ def test_real_texts(shared_data: Path) -> None:
     texts: list[tuple[str | None, str | None]] = []
     domains = pl.read_parquet(shared_data / "domains" / "domains.parquet", columns=["text", "domain", "lang"])
     for _, group in domains.group_by("domain", maintain_order=True):
-        some = group.gather_every(max(len(group) // 12, 1))
+        some = group.gather_every(max(len(group) // 8, 1))
         texts += zip(some["text"].str.slice(0, 20_000), some["lang"], strict=True)
-    quality = pl.read_parquet(shared_data / "quality" / "quality.parquet", columns=["text", "lang"]).gather_every(60)
+    quality = pl.read_parquet(shared_data / "quality" / "quality.parquet", columns=["text", "lang"]).gather_every(90)
     texts += zip(quality["text"].str.slice(0, 20_000), quality["lang"], strict=True)
     agree(texts, bad_words=_bad_words(shared_data))
 
