@@ -347,7 +347,7 @@ def c4_line(
             if data[at] == 91 and citation_at(data, at, end) > 0:
                 flags = CITATION
                 break
-    cited = flags != 0
+    cited = np.int64(flags != 0)
     if _long_word(data, start, end, max_word_length):
         flags |= LONG_WORD
     if _few_words(data, start, end, min_words):

@@ -96,6 +96,9 @@ _WS = np.uint64(0xD6E8FEB86659FD93)
 _CHUNK = np.uint64(0xA0761D6478BD642F)
 _JAVASCRIPT, _LOREM, _IPSUM = (np.uint64(hash_bytes(w)) for w in ("javascript", "lorem", "ipsum"))
 
+# numbers and flags that are handed on: a bare 0 or True would have numba compile what gets it once more
+ZERO, NO, YES = np.int64(0), np.int64(0), np.int64(1)
+
 Scratch = namedtuple(
     "Scratch",
     "cps cls pos heads ends tally sizes met hashes infos bare bare_sizes ids counts here next times kept made level sums "
@@ -319,7 +322,7 @@ def _sentences_of(data, start, end, language, t, s, words):
                 break
             at += width
         words = _hard_chunk(
-            data, begin, at, language.rule, False, t.bits, t.maybe, t.keys, t.cuts, t.units, language.stop_maybe,
+            data, begin, at, language.rule, NO, t.bits, t.maybe, t.keys, t.cuts, t.units, language.stop_maybe,
             language.stop_keys, language.stop_kinds, s.cps, s.cls, s.pos, s.heads, s.ends, s.tally, words, s.hashes, s.infos,
         )  # fmt: skip
     return _count_sentences(s.infos, first, words)
@@ -539,7 +542,7 @@ def _paragraphs(data, lines, t, s):
         return 1, 0, 0
     while line_first[last] < 0:
         last -= 1
-    n, inside = 0, False
+    n, inside = ZERO, False
     for i in range(first, last + 1):
         start, end = line_start[i], line_end[i]
         if start == end:
@@ -607,7 +610,7 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
             flags = LONG_WORD if size < 0 else 0
             if (size if size >= 0 else ~size) < 3:
                 flags |= FEW_WORDS
-            if not c4_ends(data, max(line_first[line], at), line_last[line], False, ends):
+            if not c4_ends(data, max(np.int64(line_first[line]), at), np.int64(line_last[line]), NO, ends):
                 flags |= NO_END
         else:
             flags = c4_line(data, at, stop, triggers, ends)
@@ -628,8 +631,8 @@ def _c4(data, start, end, words, lines, one_kind, language, t, s, u):
                     u[_C.c4_curly_bracket] += ended
                 if not flags & POLICY:
                     if flags & CITATION:
-                        size = c4_clean(data, at, stop, s.clean, 0)
-                        sentences = _sentences_of(s.clean, 0, size, language, t, s, words)
+                        size = c4_clean(data, at, stop, s.clean, ZERO)
+                        sentences = _sentences_of(s.clean, ZERO, size, language, t, s, words)
                     elif one_kind:
                         sentences = _count_sentences(infos, line_word[line], line_word[line + 1] if line + 1 < lines else words)
                     else:
@@ -657,7 +660,7 @@ def _measure(data, start, end, language, t, s, u, r):
     maybe, keys, cuts, units = t.maybe, t.keys, t.cuts, t.units
     tally[:TEXT] = 0
     tally[TEXT] += 1
-    words, bares, lines, chars, upper, numeric, newlines = 0, 0, 0, 0, 0, 0, 0
+    words, bares, lines, chars, upper, numeric, newlines = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     odd_ends = False
     bits, lower, rule = t.bits, t.lower, language.rule
     english = rule == ENGLISH
@@ -750,7 +753,7 @@ def _measure(data, start, end, language, t, s, u, r):
         if marks == 0:
             if (digits or letters) and not (english and find_exception(value, maybe, keys) >= 0):
                 words = _word(value, n, seen, words, hashes, infos)
-                _plain(value, seen, True, tally, stop_maybe, stop_keys, stop_kinds, met)
+                _plain(value, seen, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
                 continue
         elif marks == 1 and rule != UNSPACED and (letters or digits):
             c = np.int64(data[mark])
@@ -766,7 +769,7 @@ def _measure(data, start, end, language, t, s, u, r):
                         cut = c == 46 and data[mark - 1] < 0x80 and bits[data[mark - 1]] & (LOWER | DIGIT) != 0
                     if cut and not (english and find_exception(value_before, maybe, keys) >= 0):
                         words = _word(value_before, n - 1, seen, words, hashes, infos)
-                        _plain(value_before, seen, True, tally, stop_maybe, stop_keys, stop_kinds, met)
+                        _plain(value_before, seen, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
                         words = _mark(c, k, words, hashes, infos, tally)
                         continue
                 elif mark == begin:
@@ -775,23 +778,23 @@ def _measure(data, start, end, language, t, s, u, r):
                         if not (english and find_exception(tail, maybe, keys) >= 0):
                             words = _mark(c, k, words, hashes, infos, tally)
                             words = _word(tail, n - 1, seen, words, hashes, infos)
-                            _plain(tail, seen, True, tally, stop_maybe, stop_keys, stop_kinds, met)
+                            _plain(tail, seen, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
                             continue
                 elif letters and (c == 45 or c == 47):
                     tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
                     words = _word(value_before, n - 1 - n_behind, seen_before, words, hashes, infos)
-                    _plain(value_before, seen_before, True, tally, stop_maybe, stop_keys, stop_kinds, met)
+                    _plain(value_before, seen_before, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
                     words = _mark(c, k, words, hashes, infos, tally)
                     words = _word(tail, n_behind, seen_behind, words, hashes, infos)
-                    _plain(tail, seen_behind, True, tally, stop_maybe, stop_keys, stop_kinds, met)
+                    _plain(tail, seen_behind, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
                     continue
                 elif letters and c == 39 and not (english and find_exception(value_before, maybe, keys) >= 0):
                     tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
                     possessive = n_behind == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83)
-                    _plain(value_before, seen_before, possessive, tally, stop_maybe, stop_keys, stop_kinds, met)
+                    _plain(value_before, seen_before, np.int64(possessive), tally, stop_maybe, stop_keys, stop_kinds, met)
                     tally[PLAIN] += 1
                     tally[NO_LETTER] += 1
-                    _plain(tail, seen_behind, False, tally, stop_maybe, stop_keys, stop_kinds, met)
+                    _plain(tail, seen_behind, NO, tally, stop_maybe, stop_keys, stop_kinds, met)
                     if possessive:
                         words = _word(value_before, n - 2, seen_before, words, hashes, infos)
                         words = _word(hash_range(data, mark, at), 2, seen_behind, words, hashes, infos)
@@ -800,7 +803,7 @@ def _measure(data, start, end, language, t, s, u, r):
                     continue
         first = words
         words = _hard_chunk(
-            data, begin, at, rule, True, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
+            data, begin, at, rule, YES, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
             cps, cls, pos, heads, suffixes, tally, words, hashes, infos,
         )  # fmt: skip
         for i in range(first, words):
@@ -836,7 +839,7 @@ def _measure(data, start, end, language, t, s, u, r):
     sums[bares] = bare_chars
     different, entropy = _number(bare_hash, bares, slots, sieve, kept, ids, counts, level)
     top, dup = s.sizes[0:3], s.sizes[3:9]
-    _in_a_row(bares, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, False, top, dup)
+    _in_a_row(bares, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, NO, top, dup)
     if bares:
         r[_R.rps_doc_mean_word_length] = bare_chars / bares
         r[_R.rps_doc_frac_unique_words] = different / bares
@@ -858,7 +861,7 @@ def _measure(data, start, end, language, t, s, u, r):
     # ---- lines at "\n"
     r_lines = lines - (1 if line_start == end else 0)
     blank_free, punctuated, short, ellipsis_lines, ended_lines, dots, bullets = 0, 0, 0, 0, 0, 0, 0
-    full = 0
+    full = ZERO
     for i in range(lines):
         a, b, first, last = starts[i], stops_at[i], firsts[i], lasts[i]
         if a == b:
@@ -954,7 +957,7 @@ def _measure(data, start, end, language, t, s, u, r):
         r[_R.gopher_ellipsis_ratio] = ellipses / words
         r[_R.gopher_alpha_word_share] = with_letter / words
         r[_R.fineweb_new_line_ratio] = newlines / words
-    _in_a_row(words, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, True, top, dup)
+    _in_a_row(words, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, YES, top, dup)
     if chars:
         for k in range(3):
             r[TOP2 + k] = top[k] / chars
