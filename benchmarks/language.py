@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gzip
+import itertools
 import json
 import os
 import random
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,21 @@ def stage(**parameters: Any) -> Detect:
     return detect
 
 
+def right_by_score(model: str, known: set[str], given: Texts, gold: Sequence[str]) -> dict[str, Any]:
+    """Share right, and how many, of the texts in known languages by the score that the stage gives them."""
+    run = Language(model=model).open(Task(phase="benchmark", rank=0))
+    out = [run(batch) for batch in given.batches]
+    score = np.concatenate([batch["language_score"].to_numpy() for batch in out])
+    said = [one(code) for batch in out for code in batch["language"].to_pylist()]
+    right = np.array([a == b for a, b in zip(said, gold, strict=True)])
+    mine = np.array([code in known for code in gold])
+    found = {}
+    for low, high in itertools.pairwise((0, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.99, 1.01)):
+        here = mine & (score >= low) & (score < high)
+        found[f"{low:g}–{min(high, 1):g}"] = [float(right[here].mean()) if here.any() else None, int(here.sum())]
+    return found
+
+
 def kernel(path: Path) -> Detect:
     """Our reader and kernel over whole documents, without excerpts and scripts: the bytes that the library reads."""
     model = reader.load(path)
@@ -223,6 +240,9 @@ def accuracy(
                 "right_of_known": float(right[mine].mean()) if mine.any() else None,
                 "und_of_unknown": float(np.mean([a == "und" for a, m in zip(said, mine, strict=True) if not m] or [0])),
                 "texts_per_s": len(texts) / max(spent, 1e-9),
+                "wrong": Counter(f"{b} as {a}" for a, b, m in zip(said, gold, mine, strict=True) if m and a != b).most_common(
+                    12
+                ),
             }
     return found
 
@@ -284,6 +304,15 @@ def measure(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     for size in (0, 1000, 200):
         sets[f"declarations, {size} characters" if size else "declarations, whole"] = declarations(args.data, size, half)
     result["accuracy"] = accuracy(judged, known, sets)
+    result["right_by_score"] = {}
+    short = {f"declarations, {size} characters": declarations(args.data, size, half) for size in (200, 40)}
+    if not half:
+        texts, gold = pages(args.data)
+        short["pages, 40 characters"] = [text[100:140] for text in texts], gold
+    for what, (texts, gold) in short.items():
+        given = Texts(texts)
+        for name, languages in ((model, of_model), ("resiliparse", fast)):
+            result["right_by_score"][f"{Path(name).name}: {what}"] = right_by_score(name, languages, given, gold)
 
     ratio = result["speed"]["ratio"][ours]
     lost = {name: 100 * (of["sides"][theirs]["right"] - of["sides"][ours]["right"]) for name, of in result["accuracy"].items()}
@@ -323,6 +352,18 @@ def show(result: dict[str, Any]) -> None:
     ):
         print()
         print(table(title, head, [[n, f"{of['texts']:,}", *cells(of, key, form)] for n, of in result["accuracy"].items()]))
+    scored = result["right_by_score"]
+    shown = [
+        [name, *("–" if share is None else f"{share:.2f} of {n}" for share, n in of.values())] for name, of in scored.items()
+    ]
+    print()
+    print(
+        table("SHARE RIGHT BY SCORE  of texts in a language that the detector knows", ["", *next(iter(scored.values()))], shown)
+    )
+    name = "declarations, 1000 characters"
+    print(f"\nMOST OFTEN WRONG  {name}")
+    for side, of in result["accuracy"][name]["sides"].items():
+        print(f"{side}: " + ", ".join(f"{what} {n}" for what, n in of["wrong"]))
     print()
     for bar in result["bars"]:
         print(f"{'met   ' if bar['met'] else 'MISSED'}  {bar['bar']}: {bar['value']:.2f} (bar: {bar['limit']})")
