@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,15 @@ def test_slices_and_batches_make_no_difference() -> None:
     for start in range(0, len(texts), 5):
         part = compute(pa.array(texts, pa.string()).slice(start, 5), pa.array(languages).slice(start, 5), bad_words=BAD_WORDS)
         assert all(column.equals(whole[name].slice(start, 5)) for name, column in part.items())
+
+
+def test_threads_do_not_write_into_each_others_room() -> None:
+    rng = random.Random(0)
+    batches = [pa.array([" ".join(rng.choices(WORDS, k=rng.randint(1, 2000))) for _ in range(40)]) for _ in range(24)]
+    alone = [compute(batch, ["en"] * len(batch)) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: compute(batch, ["en"] * len(batch)), batches))
+    assert together == alone
 
 
 def test_no_list_is_null_and_not_nothing() -> None:

@@ -11,6 +11,7 @@ looks at a fraction of the one before. No Python object is made for a word or a 
 from __future__ import annotations
 
 import functools
+import threading
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -432,14 +433,14 @@ def _in_a_row(words, ids, sums, here, nxt, times, kept, made, level, sieve, slot
             p = np.uint64(kept[j])
             made[inserted] = p
             if k == _2 or (p + k <= n and level[p + _1] >= k - _1):
-                inserted += _1
                 at = _pair(before[p], ids[p + k - _1]) >> shift
                 sieve[at] = sieve[at] << 1 | 1
+                nxt[inserted] = at
+                inserted += _1
         candidates = _0
         for j in range(inserted):
-            p = np.uint64(made[j])
-            kept[candidates] = p
-            candidates += np.uint64(sieve[_pair(before[p], ids[p + k - _1]) >> shift] > 1)
+            kept[candidates] = made[j]
+            candidates += np.uint64(sieve[nxt[j]] > 1)
         if candidates == _0:
             return
         room, shift = _room(candidates)
@@ -702,34 +703,36 @@ def _measure(data, start, end, language, t, s, u, r):
         seen, seen_before, value_before = np.int64(0), np.int64(0), SEED
         mark, marks = begin, 0
         behind = 0
-        while at < end:
-            c = np.int64(data[at])
-            if c < 0x80:
-                k = np.int64(bits[c])
+        here, stop = np.uint64(at), np.uint64(end)
+        while here < stop:
+            byte = data[here]
+            if byte < 0x80:
+                k = np.int64(bits[byte])
                 if k & SPACE:
                     break
                 if k & ASCII_PUNCT:
                     if marks == 0:
-                        mark, value_before, seen_before = at, value, seen
+                        mark, value_before, seen_before = np.int64(here), value, seen
                     marks += 1
                 else:
-                    bare = bare * BASE + np.uint64(lower[c])
+                    bare = bare * BASE + np.uint64(lower[byte])
                     seen |= k
-                value = value * BASE + np.uint64(c)
-                at += 1
+                value = value * BASE + np.uint64(byte)
+                here += _1
             else:
-                c, width = decode(data, at, end)
+                c, width = decode(data, np.int64(here), end)
                 k = bits_of(bits, c)
                 if k & SPACE:
                     break
-                for i in range(at, at + width):
+                for i in range(np.int64(here), np.int64(here) + width):
                     value = value * BASE + np.uint64(data[i])
                 bare = bare * BASE + np.uint64(lower[c] if c < len(lower) else c)
                 behind += width - 1
                 seen |= k
-                at += width
+                here += np.uint64(width)
             upper += k >> 3 & 1
             numeric += k >> 19 & 1
+        at = np.int64(here)
         n = at - begin - behind
         n_bare = n - marks
         chars += n
@@ -1118,7 +1121,14 @@ def _bad_words(
     return pa.array(found, mask=missing)
 
 
-_ROOM: list[Any] = [None, 0]
+class _Room(threading.local):
+    """Room for the kernel to write in: one a thread, since it runs without the interpreter's lock."""
+
+    scratch: Any = None
+    size = 0
+
+
+_ROOM = _Room()
 
 
 def compute(
@@ -1143,16 +1153,17 @@ def compute(
     ends_at = np.cumsum([0, *(len(row[1]) for row in rows)])
     stops_at = np.cumsum([0, *(len(row[3]) for row in rows)])
     longest = int(np.diff(offsets).max(initial=0))
-    if _ROOM[1] < longest or _ROOM[0] is None:
-        _ROOM[:] = [_scratch(max(longest, 1 << 16)), max(longest, 1 << 16)]
+    if _ROOM.scratch is None or _ROOM.size < longest:
+        _ROOM.size = max(longest, 1 << 16)
+        _ROOM.scratch = _scratch(_ROOM.size)
     u, r = np.zeros((n, len(COUNTS)), np.uint32), np.zeros((n, len(RATIOS)))
     _measure_all(
         data, offsets, which, np.array([row[0] for row in rows], np.int64), np.concatenate([row[1] for row in rows]), ends_at,
         np.stack([row[2] for row in rows]), np.concatenate([row[3] for row in rows]), np.concatenate([row[4] for row in rows]),
-        stops_at, _tables(), _ROOM[0], u, r,
+        stops_at, _tables(), _ROOM.scratch, u, r,
     )  # fmt: skip
     if longest > 1 << 22:  # one long document must not hold its room for the rest of a run
-        _ROOM[:] = [None, 0]
+        _ROOM.scratch, _ROOM.size = None, 0
     listed = np.array([row[5] for row in rows])[which]
     ruled = listed | (np.array([row[0] for row in rows])[which] == ENGLISH)
     columns: dict[str, pa.Array] = {}
