@@ -197,7 +197,7 @@ def stop_words(language: str | None) -> frozenset[str] | None:
 
     language: ISO 639 code, or None. Entries that cannot be one word (with white space, or without a letter) are left out.
 
-    Source: Stopwords ISO (https://github.com/stopwords-iso/stopwords-iso, MIT), 56 languages, through the package stopwordsiso.
+    Source: Stopwords ISO (https://github.com/stopwords-iso/stopwords-iso, MIT), 58 languages, through the package stopwordsiso.
 
     >>> "und" in stop_words("de"), stop_words("tlh")
     (True, None)
