@@ -333,6 +333,7 @@ def _sentences_of(data, start, end, language, t, s, words):
 
 
 # Indices are unsigned from here on: for a signed one each access asks whether it counts from the end.
+C_LN_C = np.array([0.0, *(c * np.log(c) for c in range(1, 1024))])
 _0, _1, _2, _5 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(5)
 
 
@@ -396,7 +397,7 @@ def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
     for j in range(candidates):
         count = counts[kept[j]]
         if count > 1:
-            spread += count * np.log(np.float64(count))
+            spread += C_LN_C[count] if count < 1024 else count * np.log(np.float64(count))
     return np.int64(different), spread
 
 
@@ -665,7 +666,7 @@ def _measure(data, start, end, language, t, s, u, r):
     odd_ends = False
     bits, lower, rule = t.bits, t.lower, language.rule
     english = rule == ENGLISH
-    javascript, lorem = 0, 0
+    javascript, lorem, curlies = 0, 0, 0
     was_lorem = False
     # the line at hand
     line_start, line_first, line_last, line_word, line_at, line_hash = start, -1, start, 0, 0, SEED
@@ -714,6 +715,7 @@ def _measure(data, start, end, language, t, s, u, r):
                     if marks == 0:
                         mark, value_before, seen_before = np.int64(here), value, seen
                     marks += 1
+                    curlies += byte == 123 or byte == 125
                 else:
                     bare = bare * BASE + np.uint64(lower[byte])
                     seen |= k
@@ -893,7 +895,7 @@ def _measure(data, start, end, language, t, s, u, r):
         r[_R.rps_lines_num_words] = bares / r_lines
         r[_R.rps_lines_start_with_bulletpoint] = dots / r_lines
     if chars:
-        r[_R.rps_doc_curly_bracket] = _curlies(data, start, end) / chars
+        r[_R.rps_doc_curly_bracket] = curlies / chars
     repeated, repeated_chars, repeated_blank = 0, 0, 0
     if full > 1:
         _number(bare_hash, full, slots, sieve, kept, ids, counts, level)
@@ -966,15 +968,6 @@ def _measure(data, start, end, language, t, s, u, r):
             r[TOP2 + k] = top[k] / chars
         for k in range(6):
             r[DUP5 + k] = dup[k] / chars
-
-
-@kernel
-def _curlies(data, start, end):
-    """Curly brackets, in a loop that vectorises."""
-    n = 0
-    for i in range(start, end):
-        n += (data[i] == 123) | (data[i] == 125)
-    return n
 
 
 @kernel
