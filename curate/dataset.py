@@ -3,7 +3,9 @@
 A generation (`documents/`, `documents-1-…/`) is a folder of shards that are written once; its manifest.json fixes their names
 and order. Beside it stand layers (`attributes/<stage>/<shard>`: `_row` and the columns of one stage) and drops
 (`drops/<stage>/<shard>`). A `Dataset` is a generation, the drops that count so far, and for each column the layer that wrote
-it last. Reading joins them by row number, one row group of the documents at a time, so memory follows the batch.
+it last. Reading joins them by row number, one row group of the documents at a time, so memory follows the batch. Where only
+columns of fixed width are read (numbers, no texts), many row groups make one batch, since a thousand numbers are not worth a
+call.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 MAX_ROWS = 1024
-_VARIABLE = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 MAX_BYTES = 16 << 20
+WIDE_ROWS = 65_536  # of a batch, or a row group of a layer, that holds columns of fixed width only
+_VARIABLE = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class Dataset:
     def read(self, shard: int, columns: Sequence[str], rows: np.ndarray | None = None) -> Batches:
         """The surviving documents of a shard: batches of `_row` and `columns`, at most 1,024 rows and 16 MB of text each.
 
-        The bounds of the batches depend on the shard alone. rows: read only these (ascending uint32) instead.
+        Where no column holds strings, lists or the like, a batch may have up to 65,536 rows, again within 16 MB. The bounds
+        of the batches depend on the shard and the columns alone. rows: read only these (ascending uint32) instead.
         """
         info = self.generation.shards[shard]
         alive = self.survivors(shard) if rows is None else rows
@@ -119,24 +123,24 @@ class Dataset:
         for column in columns:
             if self.columns[column]:
                 layers.setdefault(self.columns[column], []).append(column)
+        most = _most_rows([self.types.field(c).type if c in self.types.names else None for c in columns])
         with open_table(self.root / self.folder / info.name) as documents:
-            cursors = [_Cursor(self.root / folder / info.name, names) for folder, names in layers.items()]
-            start = low = 0
-            for group in range(documents.metadata.num_row_groups):
-                size = documents.metadata.row_group(group).num_rows
-                high = int(np.searchsorted(alive, start + size))
+            cursors = [_Cursor(self.root / folder / info.name, names, most > MAX_ROWS) for folder, names in layers.items()]
+            metadata = documents.metadata
+            ends = np.cumsum([metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)], dtype=np.int64)
+            for first, last in _spans(ends, most):
+                start = int(ends[first - 1]) if first else 0
+                low, high = np.searchsorted(alive, [start, ends[last]])
                 live = alive[low:high]
                 if len(live):
                     taken = {ROW: pa.array(live)}
                     if own:
-                        table = documents.read_row_group(group, columns=own, use_threads=False)
-                        if len(live) < size:
-                            table = table.take(pa.array(live - np.uint32(start)))
+                        groups, at = _wanted(live, ends, first, last)
+                        table = _picked(documents.read_row_groups(groups, columns=own, use_threads=False), at)
                         taken.update((c, _flat(table[c])) for c in own)
                     for cursor in cursors:
                         taken.update(cursor.take(live))
                     yield pa.RecordBatch.from_pydict({c: taken[c] for c in (ROW, *columns)})
-                start, low = start + size, high
 
     def scan(self) -> pl.LazyFrame:
         """Every surviving document with every column, as a Polars lazy frame over one shard at a time."""
@@ -165,28 +169,87 @@ class Dataset:
         return register_io_source(source, schema=schema)
 
 
-class _Cursor:
-    """Walks one layer of a shard in step with the documents: a row group of a layer never spans two of theirs."""
+def _most_rows(kinds: Sequence[pa.DataType | None]) -> int:
+    """Rows of a batch with columns of these types."""
+    width = 4  # of `_row`
+    for kind in kinds:
+        if kind is None or not pa.types.is_primitive(kind):
+            return MAX_ROWS
+        width += -(-kind.bit_width // 8)
+    return max(MAX_ROWS, min(WIDE_ROWS, MAX_BYTES // width))
 
-    def __init__(self, path: Path, columns: list[str]):
-        self._path, self._columns = path, columns
+
+def _spans(ends: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """(first, last) row groups, both included, of batches of at most so many rows; a larger row group stands alone."""
+    first = start = 0
+    while first < len(ends):
+        last = max(first, int(np.searchsorted(ends, start + most, side="right")) - 1) if most > MAX_ROWS else first
+        yield first, last
+        first, start = last + 1, int(ends[last])
+
+
+def _wanted(live: np.ndarray, ends: np.ndarray, first: int, last: int) -> tuple[list[int], np.ndarray]:
+    """The row groups between `first` and `last` that hold any of the rows, and where in these the rows stand."""
+    group = np.searchsorted(ends, live, side="right")
+    groups = np.unique(group)
+    starts = np.concatenate([[0], ends[:-1]])
+    sizes = (ends - starts)[groups]
+    shift = np.zeros(last + 1, np.int64)
+    shift[groups] = np.cumsum(sizes) - sizes - starts[groups]
+    return groups.tolist(), live + shift[group]
+
+
+def _picked(table: pa.Table, at: np.ndarray) -> pa.Table:
+    """These rows, ascending, of a table."""
+    if len(at) == table.num_rows:
+        return table
+    if int(at[-1]) - int(at[0]) + 1 == len(at):
+        return table.slice(int(at[0]), len(at))
+    return table.take(pa.array(at))
+
+
+class _Cursor:
+    """Walks one layer of a shard in step with the documents, holding the row groups that have rows of the batch."""
+
+    def __init__(self, path: Path, columns: list[str], wide: bool):
+        self._path, self._columns, self._wide = path, columns, wide
         self._file = open_table(path)
-        self._group, self._rows, self._table = -1, np.empty(0, np.uint32), pa.table({})
+        self._group, self._last = 0, -1
+        self._rows, self._table = np.empty(0, np.uint32), pa.table({})
 
     def take(self, live: np.ndarray) -> dict[str, pa.Array]:
-        while len(self._rows) == 0 or self._rows[-1] < live[0]:
-            self._group += 1
-            if self._group >= self._file.metadata.num_row_groups:
-                raise ManifestError(f"{self._path} lacks row {live[0]}: the layer does not fit its documents")
-            self._table = self._file.read_row_group(self._group, columns=[ROW, *self._columns], use_threads=False)
-            self._rows = _flat(self._table[ROW]).to_numpy()
+        if self._last < live[-1]:
+            self._advance(int(live[0]), int(live[-1]))
         at = np.searchsorted(self._rows, live)
         if at[-1] >= len(self._rows) or not np.array_equal(self._rows[at], live):
             raise ManifestError(f"{self._path} lacks rows near {live[0]}: the layer does not fit its documents")
-        table = self._table
-        if len(at) < len(self._rows):
-            table = table.take(pa.array(at))
+        table = _picked(self._table, at)
         return {c: _flat(table[c]) for c in self._columns}
+
+    def _advance(self, low: int, high: int) -> None:
+        """Hold all rows from `low` to `high`."""
+        kept = int(np.searchsorted(self._rows, low))
+        parts = [self._table.slice(kept)] if kept < len(self._rows) else []
+        while self._last < high:
+            groups = self._next(high - self._last)
+            if not groups:
+                raise ManifestError(f"{self._path} lacks row {high}: the layer does not fit its documents")
+            table = self._file.read_row_groups(groups, columns=[ROW, *self._columns], use_threads=False)
+            self._last = table[ROW][-1].as_py()
+            if self._last >= low:
+                parts.append(table)
+        self._table = pa.concat_tables(parts).combine_chunks()
+        self._rows = _flat(self._table[ROW]).to_numpy()
+
+    def _next(self, rows: int) -> list[int]:
+        """The next row group; of columns of fixed width, as many as cannot have more than so many rows."""
+        metadata, first = self._file.metadata, self._group
+        while self._group < metadata.num_row_groups:
+            rows -= metadata.row_group(self._group).num_rows
+            if self._group > first and (rows < 0 or not self._wide):
+                break
+            self._group += 1
+        return list(range(first, self._group))
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
@@ -195,24 +258,45 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
 
 def rebatch(batches: Iterable[pa.RecordBatch]) -> Batches:
     """The same rows in batches as full as may be: at most 1,024 rows and 16 MB; a larger row stands alone."""
-    held: list[pa.RecordBatch] = []
-    rows = size = 0
+    full = Rebatch()
     for batch in batches:
+        yield from full.push(batch)
+    yield from full.rest()
+
+
+class Rebatch:
+    """`rebatch` for those who are handed batches: what it gives back does not depend on the bounds of what it is given."""
+
+    def __init__(self, most: int | None = None):
+        self._most = most or MAX_ROWS
+        self._held: list[pa.RecordBatch] = []
+        self._rows = self._size = 0
+
+    def push(self, batch: pa.RecordBatch) -> Batches:
+        """The batches that are full now."""
         sizes = _row_bytes(batch)
         start = 0
         while start < batch.num_rows:
-            within = size + np.cumsum(sizes[start : start + MAX_ROWS - rows])
+            within = self._size + np.cumsum(sizes[start : start + self._most - self._rows])
             n = int(np.searchsorted(within, MAX_BYTES, side="right"))
-            if n == 0 and rows == 0:
+            if n == 0 and self._rows == 0:
                 n = 1
             if n:
-                held.append(batch.slice(start, n))
-                rows, size, start = rows + n, int(within[n - 1]), start + n
-            if rows and (rows == MAX_ROWS or start < batch.num_rows):
-                yield _join(held)
-                held, rows, size = [], 0, 0
-    if held:
-        yield _join(held)
+                self._held.append(batch.slice(start, n))
+                self._rows, self._size, start = self._rows + n, int(within[n - 1]), start + n
+            if self._rows and (self._rows == self._most or start < batch.num_rows):
+                yield from self.rest()
+
+    def rest(self) -> Batches:
+        """What has not been given back."""
+        if self._held:
+            yield _join(self._held)
+        self._held, self._rows, self._size = [], 0, 0
+
+
+def layer_rows(schema: pa.Schema) -> int:
+    """Rows of a row group of a layer with these columns."""
+    return _most_rows(schema.types)
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import tokens
-from curate.dataset import Dataset, Generation, Shard, rebatch, write_generation
+from curate.dataset import Dataset, Generation, Rebatch, Shard, layer_rows, rebatch, write_generation
 from curate.errors import CurateError, ManifestError, StageError
 from curate.plan import Column, Node, Pass
 from curate.stage import (
@@ -221,12 +221,15 @@ def _nothing(node: Node, rows: pa.Array) -> pa.RecordBatch:
 
 
 class ShardSink:
-    """Layers and drops of one shard as files. Drops are written after layers: a drops file says that the stage is done."""
+    """Layers and drops of one shard as files. Drops are written after layers: a drops file says that the stage is done.
+
+    Row groups of a layer follow from its rows alone and not from the batches that made them, since export looks at the sizes.
+    """
 
     def __init__(self, root: Path, shard: str, nodes: Sequence[Node]):
         self._stack = contextlib.ExitStack()
         self._root, self._shard, self._nodes = root, shard, nodes
-        self._layers: dict[str, TableWriter] = {}
+        self._layers: dict[str, tuple[TableWriter, Rebatch]] = {}
         self._drops: dict[str, list[pa.RecordBatch]] = {node.key: [] for node in nodes}
         self.notes: dict[str, dict[str, int]] = {}
 
@@ -235,23 +238,31 @@ class ShardSink:
             if len(node.writes):
                 schema = pa.schema([(ROW, pa.uint32()), *node.writes])
                 path = self._root / node.layer / self._shard
-                self._layers[node.key] = self._stack.enter_context(TableWriter(path, schema, codec="lz4"))
+                writer = self._stack.enter_context(TableWriter(path, schema, codec="lz4"))
+                self._layers[node.key] = writer, Rebatch(layer_rows(schema))
         return self
 
     def layer(self, node: Node, batch: pa.RecordBatch) -> None:
-        self._layers[node.key].write(batch)
+        writer, full = self._layers[node.key]
+        for group in full.push(batch):
+            writer.write(group)
 
     def drop(self, node: Node, drops: pa.RecordBatch) -> None:
         self._drops[node.key].append(drops)
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-        if error[0] is None:
-            for node in self._nodes:
-                table = pa.Table.from_batches(self._drops[node.key], DROP_SCHEMA)
-                if noted := self.notes.get(node.key):  # beside what says that the stage is done, so that it lives as long
-                    table = table.replace_schema_metadata({NOTES: canonical(dict(sorted(noted.items())))})
-                write_table(self._root / node.drops / self._shard, table, codec="lz4")
+        if error[0] is not None:
+            self._stack.__exit__(*error)
+            return
+        with self._stack:
+            for writer, full in self._layers.values():
+                for group in full.rest():
+                    writer.write(group)
+        for node in self._nodes:
+            table = pa.Table.from_batches(self._drops[node.key], DROP_SCHEMA)
+            if noted := self.notes.get(node.key):  # beside what says that the stage is done, so that it lives as long
+                table = table.replace_schema_metadata({NOTES: canonical(dict(sorted(noted.items())))})
+            write_table(self._root / node.drops / self._shard, table, codec="lz4")
 
 
 # --------------------------------------------------------------------------------------------- kinds of work
