@@ -107,6 +107,7 @@ def _bytes(text: str | None) -> int | None:
 @_limit
 @_memory
 @_accept
+@click.option("--until", metavar="STAGE", help="Stop after this stage, before the export; without it the run goes on.")
 @_json
 def run(
     recipe: str,
@@ -118,6 +119,7 @@ def run(
     limit: int | None,
     memory_limit: str | None,
     accept: tuple[str, ...],
+    until: str | None,
     as_json: bool,
 ) -> None:
     """Run RECIPE (a file, or the name of a shipped pipeline). Running the same command again resumes."""
@@ -127,7 +129,7 @@ def run(
 
         return Recipe.load(recipe, overrides).with_inputs(inputs)
 
-    _run(load, out, as_json, executor, workers, limit, memory_limit, accept)
+    _run(load, out, as_json, executor, workers, limit, memory_limit, accept, until)
 
 
 def _run(
@@ -139,6 +141,7 @@ def _run(
     limit: int | None,
     memory_limit: str | None,
     accept: tuple[str, ...],
+    until: str | None = None,
 ) -> None:
     from curate import executors
 
@@ -158,11 +161,14 @@ def _run(
                 limit=limit,
                 memory_limit=_bytes(memory_limit),
                 accept=accept,
+                until=until,
                 observer=progress,
             )
     finally:
         pool.close()
-    summary = {"run": str(finished.root), "manifest": str(finished.root / "output" / "manifest.json"), **finished.summary}
+    summary = {"run": str(finished.root), **finished.summary}
+    if until is None:
+        summary["manifest"] = str(finished.root / "output" / "manifest.json")
     if as_json:
         _emit(summary)
     else:
@@ -196,11 +202,12 @@ def status(run: str, as_json: bool) -> None:
     from curate import show
     from curate.run import Run
 
-    found = Run(run).status()
+    opened = Run(run)
+    found = opened.status()
     if as_json:
         _emit(found)
     else:
-        show.status(found)
+        show.status(found, opened.until)
 
 
 @main.command()

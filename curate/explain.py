@@ -136,7 +136,7 @@ def _children(run: Run, node: Node, shard: int, row: int) -> list[str]:
 
 def _exported(run: Run, life: dict[str, Any]) -> dict[str, Any]:
     path = run.root / "output" / "manifest.json"
-    if not path.exists():
+    if not run.exported or not path.exists():
         return {"kind": "kept", "output": None}
     for entry in read_json(path)["shards"]:
         table = pq.read_table(run.root / "output" / entry["path"], columns=[*_PLACE])

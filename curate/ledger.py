@@ -46,6 +46,7 @@ class LedgerWork:
     ingest_drops: str
     ingest_tasks: int
     shards: tuple[tuple[int, int], ...]  # (generation, shard)
+    exports: bool = True  # whether what is left goes to the output
 
     @property
     def tasks(self) -> int:
@@ -105,7 +106,7 @@ class LedgerWork:
             parts.extend(self._expanded(phase, made_by, shard, rows, where))
         for node in nodes:
             alive = _through(node, context.root, info.name, where, rows, alive, parts)
-        if generation == self.plan.generation:
+        if self.exports and generation == self.plan.generation:
             parts.append(rows.entries("export", where, alive))
         return parts
 

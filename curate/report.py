@@ -182,8 +182,19 @@ class _Facts:
     def finished(self) -> bool:
         """Whether the last invocation came to its end; an older summary.json may lie in a folder that is being run again."""
         complete = (self.root / "plan.json").exists() and read_json(self.root / "plan.json")["complete"]
-        same = bool(self.summary) and self.summary["digest"] == self._manifest.get("digest")
+        same = bool(self._manifest) and self.summary.get("digest") == self._manifest.get("digest")
         return bool(complete and same and self.ledger is not None)
+
+    @cached_property
+    def stopped(self) -> bool:
+        """Whether the last invocation was to stop early (`--until`), and did, with a ledger."""
+        until = self.run.until
+        return until is not None and self.ledger is not None and self.summary.get("until") == until
+
+    @property
+    def last(self) -> str:
+        """The entry of the ledger that says what is left."""
+        return self.run.until or "export"
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -233,13 +244,16 @@ class _Facts:
     def stages(self) -> list[dict[str, Any]]:
         """Per stage: id, rows_in, rows_added, rows_out, drops, bytes, tokens (both None where not known)."""
         if self.ledger is not None:
-            ids = [e["id"] for e in self.summary["stages"]] if self.finished else self._ids()
-            return ledgers.summary(self.ledger, ids, ids)
+            if not (self.finished or self.stopped):
+                return ledgers.summary(self.ledger, self._ids(), self._ids())
+            said = {e["id"]: e for e in self.summary["stages"]}
+            counted = ledgers.summary(self.ledger, list(said), list(said))
+            return [{**entry, "notes": said[entry["id"]].get("notes", {})} for entry in counted]
         return self._so_far()
 
     def _ids(self) -> list[str]:
         found = dict.fromkeys(["ingest", *(s for p in self.phases for s in p["stages"])])
-        return [*found, "export"]
+        return list(found if self.run.until is not None else [*found, "export"])
 
     @cached_property
     def tallies(self) -> dict[str, Any]:
@@ -288,7 +302,7 @@ class _Facts:
             documents, size = row["documents_sum"], row["tokens_sum"]
             group = found.setdefault(row[by], _Group(row[by]))
             if row["reason"] is None:
-                if row["stage"] == "export":
+                if row["stage"] == self.last:
                     group.kept, group.kept_tokens = group.kept + documents, group.kept_tokens + size
             elif row["stage"] == "ingest":
                 group.rejected += documents
@@ -411,6 +425,17 @@ def _splits(shards: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 def _unfinished(facts: _Facts) -> Html:
+    if facts.stopped:
+        seen, left = facts.stages[0]["rows_in"], facts.stages[-1]["rows_out"]
+        here = _join([_tag("strong", "This run stopped after ", _code(facts.last), ", as it was to."), " "])
+        more = "The ledger is closed; nothing of it was exported. Run the same command without --until to go on."
+        return _tag(
+            "div",
+            _tag("p", here, f"{left:,} documents are left of {seen:,} records.", cls="verdict"),
+            _tag("p", more),
+            cls="alert",
+            role="status",
+        )
     begun = len(facts.phases)
     at: Any = "No phase has begun."
     if begun:
@@ -718,7 +743,7 @@ def _kept(facts: _Facts, ledger: pa.Table) -> Iterator[dict[str, Any]]:
     """Survivors, spread over a few shards; over one shard in a huge run."""
     data = facts.run.dataset()
     shards = data.generation.shards
-    ends = ledger.filter(pc.equal(ledger["stage"], "export"))
+    ends = ledger.filter(pc.and_(pc.equal(ledger["stage"], facts.last), pc.is_null(ledger["reason"])))
     full = set(ends.filter(pc.greater(ends["documents"], 0))["shard"].to_pylist())
     there = [i for i, s in enumerate(shards) if f"{data.folder}/{Path(s.name).stem}" in full]
     few = 1 if sum(s.bytes for s in shards) > HUGE_BYTES else 3

@@ -125,17 +125,23 @@ def run(
     limit: int | None = None,
     memory_limit: int | None = None,
     accept: Sequence[str] = (),
+    until: str | None = None,
     observer: Observer | None = None,
 ) -> Run:
     """Run a recipe into a folder, or go on where an earlier run of it stopped.
 
     executor: "local" (a pool of processes), "inline" (this process), or one made before. workers: default one per core.
     limit: only the first N documents in input order. memory_limit: bytes that a task's buffers may take. accept: ids of
-    stages whose blast radius was looked at and accepted. Returns the finished run; raises a CurateError.
+    stages whose blast radius was looked at and accepted. until: stop after the stage of this id ("ingest": before the first)
+    and count, without an export; the run goes on when it is called again without it. Returns the finished run; raises a
+    CurateError.
     """
+    ids = [i.id for i in recipe.stages]
     for stage_id in accept:
-        if stage_id not in {i.id for i in recipe.stages}:
-            raise RecipeError(f"--accept {stage_id}: no such stage{did_you_mean(stage_id, [i.id for i in recipe.stages])}")
+        if stage_id not in ids:
+            raise RecipeError(f"--accept {stage_id}: no such stage{did_you_mean(stage_id, ids)}")
+    if until is not None and until not in ("ingest", *ids):
+        raise RecipeError(f"--until {until}: no such stage{did_you_mean(until, ['ingest', *ids])}")
     tokens.counter(recipe.tokenizer)
     inputs = Inputs.of(recipe, limit)
     bound = resolve(recipe.stages, inputs.schema, inputs.fingerprint)
@@ -145,7 +151,8 @@ def run(
         engine = _Engine(
             recipe=recipe,
             inputs=inputs,
-            plan=bound,
+            plan=_prefix(bound, until, inputs.fingerprint),
+            whole=bound,
             columns=columns,
             context=Context(
                 root=root,
@@ -155,12 +162,30 @@ def run(
             pool=executors.make(executor, workers) if isinstance(executor, str) else executor,
             observer=observer or Observer(),
             limit=limit,
+            until=until,
         )
         try:
             engine.run(accept)
         finally:
             engine.pool.close()
     return Run(root)
+
+
+def _prefix(plan: Plan, until: str | None, upstream: str) -> Plan:
+    """The plan up to a stage and with it."""
+    if until is None:
+        return plan
+    n = next((node.index + 1 for node in plan.nodes if node.id == until), 0)
+    if n == len(plan.nodes):
+        return plan
+    after = plan.nodes[n]
+    return Plan(
+        nodes=plan.nodes[:n],
+        columns=after.before,
+        drops=after.drops_before,
+        generation=after.generation,
+        fingerprint=plan.nodes[n - 1].fingerprint if n else upstream,
+    )
 
 
 def _output_columns(recipe: Recipe, bound: Plan) -> tuple[str, ...]:
@@ -199,16 +224,21 @@ def _locked(root: Path) -> Iterator[None]:
 
 @dataclass
 class _Engine:
-    """One invocation of `run`: goes through the phases and judges what they did."""
+    """One invocation of `run`: goes through the phases and judges what they did.
+
+    plan: what is to be done. whole: what it is a part of, where the run stops early.
+    """
 
     recipe: Recipe
     inputs: Inputs
     plan: Plan
+    whole: Plan
     columns: tuple[str, ...]
     context: Context
     pool: Any
     observer: Observer
     limit: int | None
+    until: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     _number: int = 0
     _phases: list[dict[str, Any]] = field(default_factory=list)
@@ -226,7 +256,10 @@ class _Engine:
         self._ingest()
         self._stages()
         entries = self._ledger()
-        self._export(entries, started)
+        if self.until is None:
+            self._export(entries, started)
+        else:
+            self._stop(entries, started)
 
     # ------------------------------------------------------------------ the folder
 
@@ -256,6 +289,7 @@ class _Engine:
                 "recipe": self.recipe.name,
                 "inputs": self.inputs.fingerprint,
                 "limit": self.limit,
+                "until": self.until,
                 "accepted": sorted(accepted),
             },
         )
@@ -398,7 +432,7 @@ class _Engine:
         """Stages that read what a stage writes, in order."""
         names = set(node.writes.names)
         readers = []
-        for other in self.plan.nodes[node.index + 1 :]:
+        for other in self.whole.nodes[node.index + 1 :]:
             reads = {*other.stage.reads(), *(other.stage.fit_reads() if isinstance(other.stage, GlobalStage) else ())}
             if other.item.policy.max_drop is not None:
                 reads.add("language")  # by which a blast radius is measured
@@ -409,7 +443,7 @@ class _Engine:
     def _drop_transient(self, part: Pass) -> None:
         last = part.expand or (part.nodes[-1] if part.nodes else None)
         done = last.index if last else -1
-        for node in self.plan.nodes:
+        for node in self.whole.nodes:
             if node.item.transient and len(node.writes) and ([node, *self._readers(node)])[-1].index <= done:
                 remove_tree(self.root / node.layer)
 
@@ -426,7 +460,7 @@ class _Engine:
         """Whether a stage has been through all shards of its generation."""
         if isinstance(node.stage, Expand):
             return (self.root / node.new_generation / "manifest.json").exists()
-        made_by = [n for n in self.plan.nodes[: node.index] if isinstance(n.stage, Expand)]
+        made_by = [n for n in self.whole.nodes[: node.index] if isinstance(n.stage, Expand)]
         folder = made_by[-1].new_generation if made_by else "documents"
         if not (self.root / folder / "manifest.json").exists():
             return False
@@ -479,13 +513,16 @@ class _Engine:
 
     def _ledger(self) -> list[dict[str, Any]]:
         fingerprint = self.plan.fingerprint
+        if self.until is not None:  # the last count of a whole run has the export in it
+            fingerprint = hashlib.sha256(canonical([fingerprint, "until"])).hexdigest()
         shards = tuple(
             (g, s)
             for g, folder in enumerate(self.context.generations)
             for s in range(len(Generation.load(self.root, folder).shards))
         )
         folder = f"state/ledger-{fingerprint[:8]}"
-        work = ledger.LedgerWork(self.plan, folder, self._ingest_work.drops, self._ingest_work.tasks, shards)
+        drops, tasks = self._ingest_work.drops, self._ingest_work.tasks
+        work = ledger.LedgerWork(self.plan, folder, drops, tasks, shards, exports=self.until is None)
         phase = self._phase("ledger", fingerprint, work.tasks, work)
         if not (self.root / folder).exists():  # its parts went when it was merged: count again, it is cheap
             remove_tree(phase.folder)
@@ -494,10 +531,28 @@ class _Engine:
         table = ledger.merge(self.root, folder, work.tasks)
         write_table(self.root / "ledger.parquet", table)
         remove_tree(self.root / folder)
-        ids = ["ingest", *(n.id for n in self.plan.nodes), "export"]
+        ids = ["ingest", *(n.id for n in self.plan.nodes), *(["export"] if self.until is None else [])]
         entries = ledger.summary(table, ids, [n.id for n in self.plan.nodes if isinstance(n.stage, Expand)])
         noted = {node.id: notes(node, self.context) for node in self.plan.nodes}
         return [{**entry, "notes": noted.get(entry["id"], {})} for entry in entries]
+
+    def _stop(self, entries: list[dict[str, Any]], started: float) -> None:
+        """The end of a run that was to stop early. An output that is there stays, as that of an earlier run."""
+        from curate import report
+
+        last = entries[-1]
+        write_json(
+            self.root / "summary.json",
+            {
+                "recipe": self.recipe.name,
+                "until": self.until,
+                "documents": last["rows_out"],
+                "tokens": last["tokens"],
+                "seconds": round(time.perf_counter() - started, 3),
+                "stages": entries,
+            },
+        )
+        report.write(self.root)
 
     def _export(self, entries: list[dict[str, Any]], started: float) -> None:
         from curate import card, manifest, report
@@ -613,10 +668,16 @@ class Run:
 
         return loads((self.root / "recipe.yaml").read_text(), str(self.root / "recipe.yaml"))
 
+    @property
+    def until(self) -> str | None:
+        """The stage after which the last invocation was to stop; None where it was to go to the end."""
+        return self.info.get("until")
+
     @cached_property
     def plan(self) -> Plan:
-        """The bound stages."""
-        return resolve(self.recipe.stages, Generation.load(self.root).schema, self.info["inputs"])
+        """The bound stages; only those up to `until`."""
+        inputs = self.info["inputs"]
+        return _prefix(resolve(self.recipe.stages, Generation.load(self.root).schema, inputs), self.until, inputs)
 
     @cached_property
     def context(self) -> Context:
@@ -632,15 +693,28 @@ class Run:
         """The manifest of the output. Raises ManifestError before the run has finished."""
         from curate.manifest import Manifest
 
+        if self.until is not None:
+            raise ManifestError(self._unfinished())
         return Manifest.load(self.root / "output" / "manifest.json")
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What `curate run --json` prints: documents, tokens, digest, seconds, stages."""
+        """What `curate run --json` prints: documents, tokens, digest, seconds, stages. With `until`, there is no digest."""
         path = self.root / "summary.json"
         if not path.exists():
-            raise ManifestError(f"the run in {self.root} has not finished; run the same command again")
+            raise ManifestError(self._unfinished())
         return read_json(path)
+
+    @property
+    def exported(self) -> bool:
+        """Whether the output is that of the recipe as it was run last."""
+        path = self.root / "plan.json"
+        return self.until is None and path.exists() and read_json(path)["complete"]
+
+    def _unfinished(self) -> str:
+        if self.until is not None:
+            return f"the run in {self.root} stopped after {self.until!r}; run the same command without --until"
+        return f"the run in {self.root} has not finished; run the same command again"
 
     @property
     def ingest_drops(self) -> str:
@@ -653,6 +727,8 @@ class Run:
             if node.id == stage_id:
                 return node
         known = [n.id for n in self.plan.nodes]
+        if stage_id in {item.id for item in self.recipe.stages}:
+            raise ManifestError(f"stage {stage_id!r} has not been run: {self._unfinished()}")
         raise RecipeError(f"no stage {stage_id!r} in {self.root}{did_you_mean(stage_id, known)}")
 
     def dataset(self, after: str | None = None) -> Dataset:
@@ -663,7 +739,7 @@ class Run:
         return view(self.plan.nodes[node.index + 1], self.context)
 
     def resume(self, observer: Observer | None = None, **options: Any) -> Run:
-        """Run again what is not done."""
+        """Run again what is not done, to the end unless `until` is given."""
         return run(self.recipe, self.root, limit=self.info["limit"], observer=observer, **options)
 
     def status(self) -> list[dict[str, Any]]:
@@ -713,7 +789,7 @@ class Run:
 
         path = self.root / CHECKSUMS
         if not path.exists():
-            raise ManifestError(f"the run in {self.root} has not finished; run the same command again")
+            raise ManifestError(self._unfinished())
         raw = path.read_bytes()
         try:
             listed = read_json(path)

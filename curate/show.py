@@ -105,9 +105,16 @@ def funnel(summary: dict[str, Any]) -> None:
             console.print(f"note: {entry['id']}: {n:,} {note}", markup=False, soft_wrap=True)
     kept = summary["documents"]
     console.print(f"\n{kept:,} of {first:,} records kept ({kept / first:.1%}), {summary['tokens']:,} tokens", markup=False)
-    console.print(f"manifest  {summary['manifest']}", markup=False, soft_wrap=True)
-    console.print(f"digest    {summary['digest']}", markup=False)
+    if "until" in summary:
+        console.print(f"stopped   {_stopped(summary['until'])}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"manifest  {summary['manifest']}", markup=False, soft_wrap=True)
+        console.print(f"digest    {summary['digest']}", markup=False)
     console.print(f"seconds   {summary['seconds']:.1f}", markup=False)
+
+
+def _stopped(until: str) -> str:
+    return f"after {until}, before the export: the same command without --until goes on"
 
 
 def plan(found: dict[str, Any]) -> None:
@@ -129,8 +136,8 @@ def plan(found: dict[str, Any]) -> None:
     console.print(table)
 
 
-def status(found: list[dict[str, Any]]) -> None:
-    """One line a phase."""
+def status(found: list[dict[str, Any]], until: str | None = None) -> None:
+    """One line a phase. until: the stage after which the run was to stop."""
     table = _table("phase", ">done", ">documents", ">docs/s", ">task seconds", "failures")
     for entry in found:
         table.add_row(
@@ -141,7 +148,10 @@ def status(found: list[dict[str, Any]]) -> None:
             f"{entry['seconds']:.1f}",
             escape("\n".join(entry["failures"])),
         )
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    if until is not None:
+        console.print(f"to stop {_stopped(until)}", markup=False, soft_wrap=True)
 
 
 def lives(found: list[dict[str, Any]]) -> None:

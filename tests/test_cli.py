@@ -71,6 +71,28 @@ def test_run_again_and_plan(root: Path) -> None:
     assert "written by" in curate("plan", "recipe.yaml", "-i", "in", check=0, cwd=root.parent).stdout
 
 
+def test_run_until(root: Path, tmp_path: Path) -> None:
+    command = ["run", root.parent / "recipe.yaml", "-i", root.parent / "in", "-o", tmp_path / "run", "-w", 0]
+    refused(*command, "--until", "wehre", says="--until wehre: no such stage; did you mean 'where'?")
+    assert not (tmp_path / "run").exists()
+    done = curate(*command, "--until", "where", check=0)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("stopped ")]
+    assert "after where" in line and "without --until" in line and "digest" not in done.stdout
+    assert done.stdout.splitlines()[0].startswith("stage ") and "records kept" in done.stdout
+    summary = answer(*command, "--until", "where")
+    assert summary["until"] == summary["stages"][-1]["id"] == "where" and not {"digest", "manifest"} & set(summary)
+    assert answer("status", tmp_path / "run")[-1]["phase"].split("-")[1] == "ledger"
+    assert "without --until" in curate("status", tmp_path / "run", check=0).stdout
+    assert "without --until" not in curate("status", root, check=0).stdout
+    shown = answer("inspect", tmp_path / "run", "-n", 3)
+    assert len(shown) == 3 and "not exported yet" in curate("why", tmp_path / "run", shown[0]["id"], check=0).stdout
+    refused("inspect", tmp_path / "run", "--stage", "split", code=1, says="'split' has not been run")
+    refused("verify", tmp_path / "run", code=1, says="without --until")
+    assert answer("why", tmp_path / "run", "doc-9")[0]["fate"]["reason"] == "exact_dedup.duplicate"
+    assert answer(*command)["digest"] == answer("verify", root)["digest"]
+    assert "without --until" not in curate("status", tmp_path / "run", check=0).stdout
+
+
 def test_status(root: Path) -> None:
     phases = answer("status", root)
     assert all(p["done"] == p["tasks"] and p["failures"] == [] for p in phases)

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 from corpus import RECIPE, mixed
 
-from curate.errors import RecipeError
+from curate.errors import ColumnError, RecipeError
 from curate.plan import Plan, resolve
 from curate.recipe import Recipe, loads
 from curate.run import run
 from curate.sources import BASE
+from curate.stages.signals import Signals
 
 SCHEMA = pa.schema([*BASE, ("score", pa.float64()), ("n", pa.int64())])
 
@@ -65,3 +66,37 @@ def test_only_the_id_of_a_stage_that_names_documents_is_in_its_fingerprint() -> 
 def test_what_stands_beside_a_stage_is_checked(beside: str, says: str) -> None:
     with pytest.raises(RecipeError, match=rf"recipe:\d.*{says}"):
         loads(f"name: x\nstages:\n  - word_count: {{}}\n    {beside}\n")
+
+
+def bound(body: str, schema: pa.Schema = SCHEMA) -> list[str]:
+    """What `signals` goes by, in each of its places."""
+    nodes = resolve(loads(f"name: x\nstages: {body}\n").stages, schema, "upstream").nodes
+    return [node.stage.language for node in nodes if isinstance(node.stage, Signals)]
+
+
+def test_a_stage_is_bound_to_the_columns_before_it() -> None:
+    assert bound("[signals]") == bound("[signals, language]") == ["detect"]
+    assert bound("[language, signals]") == ["column"]
+    assert bound("[signals, language, {signals: {}, id: again}]") == ["detect", "column"]
+    assert bound("[signals]", SCHEMA.append(pa.field("language", pa.string()))) == ["column"]
+    assert bound("[language, {signals: {language: en}}]") == ["en"]
+    assert bound("[language, {signals: {language: detect}}]") == ["detect"]
+
+
+def test_the_fingerprint_is_of_the_bound_stage() -> None:
+    def of(body: str) -> str:
+        return plan(loads(f"name: x\nstages: {body}\n")).fingerprint
+
+    assert of("[signals]") == of("[{signals: {language: detect}}]") != of("[{signals: {language: en}}]")
+    assert of("[language, signals]") == of("[language, {signals: {language: column}}]")
+    assert of("[language, signals]") != of("[language, {signals: {language: detect}}]")
+    recipe = loads("name: x\nstages: [language, signals]\n")
+    assert "language: auto" in recipe.dump(), "a recipe says what its author wrote"
+
+
+def test_what_a_bound_stage_reads_must_be_there() -> None:
+    with pytest.raises(ColumnError, match=r"reads the column 'language'.*stage 'language' writes it, put it before"):
+        bound("[{signals: {language: column}}, language]")
+    nodes = resolve(loads("name: x\nstages: [language, signals]\n").stages, SCHEMA, "upstream").nodes
+    assert nodes[1].stage.reads() == ("text", "language")
+    assert plan(loads("name: x\nstages: [signals]\n")).nodes[0].stage.reads() == ("text",)

@@ -21,7 +21,8 @@ from curate import report
 from curate.errors import BlastRadiusError, ManifestError, StageError
 from curate.recipe import Recipe
 from curate.run import Run, run
-from curate.stage import Filter
+from curate.show import funnel
+from curate.stage import BatchFn, Filter, Task
 from curate.storage import read_json, write_json
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
@@ -300,6 +301,52 @@ def test_failed_stage(tmp_path: Path) -> None:
         make(tmp_path, BODY.replace("word_count > 10", "word_count > 'x'"), n=50)
     found = page(tmp_path / "run")
     assert "has not finished" in found.text and "have failed" in found.text and "Failure: phases/" in found.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Odd):
+    """Odd, and a note that is markup."""
+
+    def reasons(self) -> tuple[str, ...]:
+        return ("odd",)
+
+    def open(self, task: Task) -> BatchFn:
+        def process(batch: pa.RecordBatch) -> pa.RecordBatch:
+            task.count(f"documents {EVIL}", batch.num_rows)
+            return self.process(batch)
+
+        return process
+
+
+NOTED = BODY.replace("  - exact", "  - test_report:Noted\n  - exact")
+
+
+def test_notes_of_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, NOTED, n=300)
+    says = f"Noted: 300 documents {EVIL}"
+    assert says in page(root).text and says not in page(make(tmp_path / "other", n=300)).text
+    edited = NOTED.replace("word_count > 10", "word_count > 20")
+    assert says in page(make(tmp_path, edited)).text, "though the stage was not run again"
+    make(tmp_path, edited, until="Noted")
+    assert says in page(root).text
+    funnel(Run(root).summary)
+    assert f"note: {says}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_stopped_on_purpose(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished.parent / "in", tmp_path / "in", copy_function=shutil.copy2)
+    shutil.copytree(finished, tmp_path / "run")
+    root = make(tmp_path, until="exact_dedup")
+    found, kept = page(root), Run(root).summary["documents"]
+    assert f"This run stopped after exact_dedup, as it was to. {kept:,} documents are left of 1,500 records." in found.text
+    assert "without --until" in found.text and "has not finished" not in found.text and "curate verify" not in found.text
+    lines = found.table("Documents in and out")
+    assert [r["Stage"] for r in lines if r["In"]] == ["ingest", "word_count", "exact_dedup"]
+    assert not any(c.startswith("Files below") for c in found.tables), "the output is that of an earlier run"
+    (corpus,) = found.table("Kept and dropped by corpus")
+    assert number(corpus["Kept"]) == kept == 1500 - number(corpus["Dropped"]) and "6 kept" in found.text
+    make(tmp_path)
+    assert "stopped after" not in page(root).text
 
 
 @pytest.mark.parametrize(

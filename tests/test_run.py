@@ -14,17 +14,20 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from corpus import RECIPE, curate, mixed, recipe, refused, rows, write_jsonl
 
 from curate import Annotator, Expand, Filter
 from curate import dataset as dataset_module
-from curate.errors import BlastRadiusError, ColumnError, ManifestError, RunConflict, StageError
+from curate.errors import BlastRadiusError, ColumnError, ManifestError, RecipeError, RunConflict, StageError
 from curate.executors import Local
+from curate.manifest import verify
 from curate.plan import Item
 from curate.recipe import Output, Recipe
 from curate.run import Run, run
 from curate.sources import Source
+from curate.stage import BatchFn, Task, with_columns
 
 
 def go(tmp_path: Path, data: Path, body: str = RECIPE, out: str = "run", **options: object) -> Run:
@@ -168,6 +171,134 @@ def test_another_id_of_a_stage_that_names_documents(tmp_path: Path) -> None:
     go(tmp_path, data, body)
     edited = go(tmp_path, data, body.replace("one", "two"))
     assert edited.manifest.digest == go(tmp_path, data, body.replace("one", "two"), out="fresh").manifest.digest
+
+
+STAGES = ["ingest", "word_count", "exact_dedup", "where", "split", "word_count#2", "quantile"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_until(tmp_path: Path, workers: int) -> None:
+    """A run that stops after each of its stages in turn: what it counts is what the whole run counts, which ends the same."""
+    data, options = mixed(tmp_path / "in", 600), {"executor": "local", "workers": workers}
+    whole = go(tmp_path, data, out="whole", **options)
+    for i, stage in enumerate(STAGES):
+        stopped = go(tmp_path, data, until=stage, **options)
+        assert stopped.until == stage and not stopped.exported
+        assert stopped.summary["stages"] == whole.summary["stages"][: i + 1]
+        assert stopped.summary["documents"] == len(stopped.dataset().scan().select("id").collect())
+        ledger = pl.read_parquet(stopped.root / "ledger.parquet").sort(pl.all())
+        expected = pl.read_parquet(whole.root / "ledger.parquet").filter(pl.col("stage").is_in(STAGES[: i + 1]))
+        assert ledger.equals(expected.sort(pl.all()))
+        assert [n.id for n in stopped.plan.nodes] == STAGES[1 : i + 1]
+        assert not (stopped.root / "output").exists()
+        for use in (lambda run: run.manifest, lambda run: run.verify()):
+            with pytest.raises(ManifestError, match="the same command without --until"):
+                use(stopped)
+    with pytest.raises(RecipeError, match=r"--until qantile: no such stage; did you mean 'quantile'\?"):
+        go(tmp_path, data, until="qantile")
+    before = stamps(tmp_path / "run", "documents", "attributes", "drops")
+    finished = stopped.resume(**options)
+    assert finished.manifest.digest == whole.manifest.digest and finished.until is None and finished.verify()["ok"]
+    assert before.items() <= stamps(finished.root, "documents", "attributes", "drops").items(), "something was done again"
+
+
+def test_until_in_a_finished_run(tmp_path: Path) -> None:
+    data, edited = mixed(tmp_path / "in", 600), RECIPE.replace("word_count > 10", "word_count > 60")
+    first = go(tmp_path, data)
+    digest = first.manifest.digest
+    document = pl.read_parquet(first.root / "output" / "data" / "*.parquet")["id"][0].partition("#")[0]
+    stopped = go(tmp_path, data, edited, until="where")
+    fate = stopped.why(document)[0]["fate"]
+    assert fate["kind"] in ("kept", "dropped") and not fate.get("output"), "the output that is there is of another recipe"
+    with pytest.raises(ManifestError, match=r"stage 'split' has not been run: .* stopped after 'where'"):
+        stopped.node("split")
+    assert verify(stopped.root / "output")["digest"] == digest, "and it is a whole one"
+    finished = go(tmp_path, data, edited)
+    assert finished.manifest.digest == go(tmp_path, data, edited, out="fresh").manifest.digest != digest
+
+
+def test_until_keeps_what_later_stages_read(tmp_path: Path) -> None:
+    data = mixed(tmp_path / "in", 300)
+    stopped = go(tmp_path, data, TRANSIENT, until="word_count")
+    assert stamps(stopped.root, "attributes"), "a transient column goes after its last reader, which is still to come"
+    assert stamps(go(tmp_path, data, TRANSIENT, until="where").root, "attributes") == {}
+    assert go(tmp_path, data, TRANSIENT).manifest.digest == go(tmp_path, data, TRANSIENT, out="fresh").manifest.digest
+
+
+def test_killed_when_it_was_to_stop_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before its counts are put together, which are not those of the whole run."""
+    data, body = mixed(tmp_path / "in", 300), "name: t\nstages: [word_count]\n"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.ledger.merge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path, data, body, until="word_count")
+    assert go(tmp_path, data, body).summary["stages"][-1]["rows_out"] == 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Annotator):
+    """Counts the documents that it finds even, and the rest by the last digit of `n`."""
+
+    into: str = "half"
+
+    def reads(self) -> tuple[str, ...]:
+        return ("n",)
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([(self.into, pa.int64())])
+
+    def open(self, task: Task) -> BatchFn:
+        def process(batch: pa.RecordBatch) -> pa.RecordBatch:
+            for n in batch["n"].to_pylist():
+                task.count("even documents" if n % 2 == 0 else f"documents that end in {n % 10}")
+            return with_columns(batch, {self.into: pc.divide(batch["n"], 2)})
+
+        return process
+
+
+NOTED = """\
+name: noted
+stages:
+  - where: {sql: "n % 10 < 6"}
+  - test_run:Noted: {}
+  - word_count
+  - test_run:Noted: {into: again}
+    id: second
+  - where: {sql: "word_count > 10"}
+    id: long
+"""
+
+
+def test_notes_of_map_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = mixed(tmp_path / "in", 600)
+    expected = {
+        "documents that end in 1": 60,
+        "documents that end in 3": 60,
+        "documents that end in 5": 60,
+        "even documents": 180,
+    }
+
+    def noted(run: Run) -> dict[str, dict[str, int]]:
+        return {s["id"]: s["notes"] for s in run.summary["stages"] if s["notes"]}
+
+    both = {"Noted": expected, "second": expected}
+    first = go(tmp_path, data, NOTED)
+    assert noted(first) == both
+    before = stamps(first.root, "attributes", "drops")
+    assert noted(go(tmp_path, data, NOTED)) == both, "nothing was done, and nothing forgotten"
+    assert noted(go(tmp_path, data, NOTED.replace("word_count > 10", "word_count > 60"))) == both
+    assert noted(go(tmp_path, data, NOTED, until="second")) == both
+    assert before.items() <= stamps(first.root, "attributes", "drops").items()
+    assert noted(go(tmp_path, data, NOTED, out="two", executor="local", workers=2)) == both
+    monkeypatch.setattr(dataset_module, "MAX_ROWS", 7)
+    monkeypatch.setattr(dataset_module, "WIDE_ROWS", 30)
+    assert noted(go(tmp_path, data, NOTED, out="small")) == both
+    fewer = noted(go(tmp_path, data, NOTED.replace("n % 10 < 6", "n % 10 < 2")))
+    assert fewer["Noted"] == fewer["second"] == {"documents that end in 1": 60, "even documents": 60}
 
 
 def test_half_written_files_are_never_read(tmp_path: Path) -> None:
