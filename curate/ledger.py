@@ -74,31 +74,25 @@ class LedgerWork:
         for rank in range(self.ingest_tasks):
             table = read_table(root / self.ingest_drops / f"{rank:05d}.parquet", ["corpus", "_reason"])
             n = len(table)
-            rows = _Rows(table["corpus"].combine_chunks(), None, np.zeros(n, np.int64), np.zeros(n, np.int64))
-            parts.append(rows.entries("ingest", f"documents/{rank:05d}", np.arange(n), table["_reason"].combine_chunks()))
+            rows = _Rows(_Codes.of(table["corpus"]), _Codes.none(n), np.zeros(n, np.int64), np.zeros(n, np.int64))
+            parts.append(rows.entries("ingest", f"documents/{rank:05d}", np.arange(n), table["_reason"]))
         return parts
 
     def _shard(self, phase: Phase, generation: int, shard: int) -> list[pa.Table]:
         context = phase.context
         nodes = [n for n in self.plan.nodes if n.generation == generation and not isinstance(n.stage, Expand)]
         folder = context.generations[generation]
-        info = Generation.load(context.root, folder).shards[shard]
+        found = Generation.load(context.root, folder)
+        info = found.shards[shard]
         path = context.root / folder / info.name
         where = f"{folder}/{Path(info.name).stem}"
-        names = ["corpus", "text_bytes", "tokens"]
-        with open_table(path) as file:
+        strings = [n for n in ("corpus", "language") if n in found.schema.names]
+        with open_table(path, strings) as file:
             if file.metadata.num_rows != info.documents:
                 raise LedgerError(f"{path} holds {file.metadata.num_rows} documents, its manifest says {info.documents}")
-            known = [n for n in ("language",) if n in file.schema_arrow.names]
-            table = file.read([*names, *known], use_threads=False)
-        rows = _Rows(
-            table["corpus"].combine_chunks(),
-            table["language"].combine_chunks() if known else None,
-            table["text_bytes"].to_numpy().astype(np.int64),
-            table["tokens"].to_numpy().astype(np.int64),
-        )
+            rows = _Rows.of(file.read([*strings, "text_bytes", "tokens"], use_threads=False))
         alive = np.arange(info.documents)
-        parts = []
+        parts: list[pa.Table] = []
         if generation == 0:
             parts.append(rows.entries("ingest", where, alive))
         else:
@@ -128,74 +122,110 @@ class LedgerWork:
             if not np.array_equal(np.sort(np.concatenate([mine.astype(np.uint32), gone])), reached):
                 raise LedgerError(f"stage {node.id!r}, shard {where}: parents and drops are not the rows that reached it")
             if len(gone):
-                narrow = _narrow(before, old, gone)
+                names = [n for n in ("corpus", "language", "text_bytes", "tokens") if n in before.columns]
+                narrow = _Rows.of(pa.Table.from_batches(list(before.read(old, names, gone))))
                 place = f"{before.folder}/{Path(old_info.name).stem}"
-                parts.append(narrow.entries(node.id, place, np.arange(len(gone)), drops[REASON].combine_chunks()))
+                parts.append(narrow.entries(node.id, place, np.arange(len(gone)), drops[REASON]))
         return parts
+
+
+@dataclass
+class _Codes:
+    """Strings as numbers: values without repeats, None among them, and for each row which of them it has."""
+
+    values: list[str | None]
+    at: np.ndarray
+
+    @staticmethod
+    def of(column: pa.ChunkedArray) -> _Codes:
+        """Any column of strings; of one that was read as a dictionary, only the values are looked at."""
+        if len(column) == 0:
+            return _Codes.none(0)
+        chunks = [c if pa.types.is_dictionary(c.type) else c.dictionary_encode() for c in column.chunks]
+        values: dict[str | None, int] = {}
+        parts = []
+        for chunk in chunks:
+            codes = np.array([values.setdefault(v, len(values)) for v in [*chunk.dictionary.to_pylist(), None]], np.int64)
+            parts.append(codes[pc.fill_null(chunk.indices, len(codes) - 1).to_numpy()])
+        return _Codes(list(values), np.concatenate(parts))
+
+    @staticmethod
+    def none(n: int) -> _Codes:
+        return _Codes([None], np.zeros(n, np.int64))
 
 
 @dataclass
 class _Rows:
     """What the ledger groups and adds up, one entry per row of a shard."""
 
-    corpus: pa.Array
-    language: pa.Array | None
+    corpus: _Codes
+    language: _Codes
     bytes: np.ndarray
     tokens: np.ndarray
 
-    def entries(self, stage: str, shard: str, rows: np.ndarray, reason: pa.Array | None = None) -> pa.Table:
+    @staticmethod
+    def of(table: pa.Table) -> _Rows:
+        """corpus, text_bytes, tokens, and language where it is there."""
+        language = _Codes.of(table["language"]) if "language" in table.column_names else _Codes.none(len(table))
+        sizes = [pc.fill_null(table[n], 0).to_numpy().astype(np.int64) for n in ("text_bytes", "tokens")]
+        return _Rows(_Codes.of(table["corpus"]), language, *sizes)
+
+    def entries(self, stage: str, shard: str, rows: np.ndarray, reason: pa.ChunkedArray | None = None) -> pa.Table:
         """Ledger rows: `rows` grouped by corpus, language and reason."""
-        at = pa.array(rows)
-        n = len(rows)
+        keys = [_Codes(self.corpus.values, self.corpus.at[rows]), _Codes(self.language.values, self.language.at[rows])]
+        keys.append(_Codes.none(len(rows)) if reason is None else _Codes.of(reason))
+        group = np.zeros(len(rows), np.int64)
+        for key in keys:
+            group = group * len(key.values) + key.at
+        count = np.bincount(group)
+        found = np.flatnonzero(count)
+        named: dict[str, list[str | None]] = {}
+        left = found
+        for name, key in zip(("reason", "language", "corpus"), reversed(keys), strict=True):
+            left, at = np.divmod(left, len(key.values))
+            named[name] = [key.values[i] for i in at]
         table = pa.table(
             {
-                "corpus": self.corpus.take(at),
-                "language": pa.nulls(n, pa.string()) if self.language is None else self.language.take(at),
-                "reason": pa.nulls(n, pa.string()) if reason is None else reason,
-                "bytes": self.bytes[rows],
-                "tokens": self.tokens[rows],
+                "stage": pa.repeat(stage, len(found)),
+                "shard": pa.repeat(shard, len(found)),
+                **{name: pa.array(named[name], pa.string()) for name in ("corpus", "language", "reason")},
+                "documents": count[found],
+                "bytes": _sums(group, self.bytes[rows])[found],
+                "tokens": _sums(group, self.tokens[rows])[found],
             }
         )
-        keys = ["corpus", "language", "reason"]
-        sums = table.group_by(keys, use_threads=False).aggregate([([], "count_all"), ("bytes", "sum"), ("tokens", "sum")])
-        sums = sums.sort_by([(k, "ascending") for k in keys])
-        columns = {
-            "stage": pa.repeat(stage, len(sums)),
-            "shard": pa.repeat(shard, len(sums)),
-            **{k: sums[k] for k in keys},
-            "documents": sums["count_all"],
-            "bytes": sums["bytes_sum"],
-            "tokens": sums["tokens_sum"],
-        }
-        return pa.table(columns).cast(SCHEMA)
+        return table.sort_by([(name, "ascending") for name in ("corpus", "language", "reason")]).cast(SCHEMA)
 
 
-def _narrow(before: Any, shard: int, rows: np.ndarray) -> _Rows:
-    names = [n for n in ("corpus", "language", "text_bytes", "tokens") if n in before.columns]
-    table = pa.Table.from_batches(list(before.read(shard, names, rows)))
-    language = table["language"].combine_chunks() if "language" in names else None
-    sizes = [table[n].to_numpy().astype(np.int64) for n in ("text_bytes", "tokens")]
-    return _Rows(table["corpus"].combine_chunks(), language, sizes[0], sizes[1])
+def _sums(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Per group, the sum of non-negative integers. A shard holds far less than the 2^53 bytes up to which this is exact."""
+    return np.bincount(group, values).astype(np.int64)
 
 
 def _through(
     node: Node, root: Path, name: str, where: str, rows: _Rows, alive: np.ndarray, parts: list[pa.Table]
 ) -> np.ndarray:
-    """Take the set of living rows through one stage; returns those that survive it."""
-    drops = read_table(root / node.drops / name, [ROW, REASON])
+    """Take the set of living rows (ascending) through one stage; returns those that survive it."""
+    with open_table(root / node.drops / name, [REASON]) as file:
+        drops = file.read([ROW, REASON], use_threads=False)
     gone = drops[ROW].to_numpy().astype(np.int64)
-    if len(np.unique(gone)) != len(gone) or not np.isin(gone, alive, assume_unique=True).all():
+    lives = np.zeros(len(rows.bytes), bool)
+    lives[alive] = True
+    reached = len(gone) == 0 or (int(gone.max()) < len(lives) and bool(lives[gone].all()))
+    lives[gone if reached else []] = False
+    left = np.flatnonzero(lives)
+    if not reached or len(left) != len(alive) - len(gone):
         raise LedgerError(f"stage {node.id!r}, shard {where}: it dropped rows twice, or rows that did not reach it")
     before = rows
     layer = root / node.layer / name
     if len(node.writes) and not (node.item.transient and not layer.exists()):
         updates = [n for n in ("language", "text_bytes", "tokens") if n in node.writes.names]
-        table = read_table(layer, [ROW, *updates])
+        with open_table(layer, [n for n in updates if n == "language"]) as file:
+            table = file.read([ROW, *updates], use_threads=False)
         if not np.array_equal(table[ROW].to_numpy(), alive):
             raise LedgerError(f"stage {node.id!r}, shard {where}: its layer does not hold the rows that reached it")
         rows = _updated(rows, table, updates, alive)
-    parts.append(_sized(before, rows).entries(node.id, where, gone, drops[REASON].combine_chunks()))
-    left = np.setdiff1d(alive, gone, assume_unique=True)
+    parts.append(_sized(before, rows).entries(node.id, where, gone, drops[REASON]))
     parts.append(rows.entries(node.id, where, left))
     before.language, before.bytes, before.tokens = rows.language, rows.bytes, rows.tokens
     return left
@@ -210,10 +240,10 @@ def _updated(rows: _Rows, table: pa.Table, updates: Sequence[str], alive: np.nda
     language, sizes = rows.language, {"text_bytes": rows.bytes, "tokens": rows.tokens}
     for name in updates:
         if name == "language":
-            whole = np.full(len(rows.bytes), -1)
-            whole[alive] = np.arange(len(alive))
-            at = pa.array(whole, mask=whole < 0)
-            language = table["language"].combine_chunks().take(at)
+            new = _Codes.of(table["language"])
+            at = np.full(len(rows.bytes), new.values.index(None))
+            at[alive] = new.at
+            language = _Codes(new.values, at)
         else:
             sizes[name] = sizes[name].copy()
             sizes[name][alive] = pc.fill_null(table[name], 0).to_numpy()

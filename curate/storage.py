@@ -128,10 +128,10 @@ def write_table(path: Path | str, table: pa.Table, *, codec: str = "zstd", rows:
             writer.write(table.slice(start, rows))
 
 
-def open_table(path: Path | str) -> pq.ParquetFile:
-    """A local Parquet file whose page checksums are verified as they are read."""
+def open_table(path: Path | str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    """A local Parquet file whose page checksums are verified as they are read. dictionaries: columns to be read as such."""
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(path, read_dictionary=list(dictionaries), page_checksum_verification=True)
     except FileNotFoundError:
         raise ManifestError(
             f"{path} is missing: the run has not come that far (run the same command again), or it was deleted"
