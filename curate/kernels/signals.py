@@ -1,4 +1,5 @@
-# mypy: no-check-untyped-defs - the types of kernels are numba's
+# mypy: no-check-untyped-defs
+# (the types of kernels are numba's)
 """Every signal of `curate.signals` in one pass over the bytes of a text.
 
 The pass goes from whitespace to whitespace. A chunk of letters alone, of digits alone, or of letters and one mark behind them
@@ -56,6 +57,7 @@ from curate.kernels.chars import (
     before,
     bits_of,
     decode,
+    inline_kernel,
     kernel,
     tables,
 )
@@ -93,6 +95,9 @@ RPS_TOP2, RPS_DUP5 = _R.rps_doc_frac_chars_top_2gram, _R.rps_doc_frac_chars_dupe
 PLAIN, NO_LETTER, ALL_CAPS, STOP, SENTENCES, INSIDE, HASHES, ELLIPSES, FOUND, TEXT = range(10)
 GOPHER_STOP, LISTED_STOP = 1, 2
 
+# what a chunk is made of: letters or digits alone, one ASCII mark, both; or anything else
+HARD, MARK_ALONE, WORD_ALONE, MARK_WORD, WORD_MARK, WORD_MARK_WORD, APOSTROPHE, POSSESSIVE = range(8)
+
 _WS = np.uint64(0xD6E8FEB86659FD93)
 _CHUNK = np.uint64(0xA0761D6478BD642F)
 _JAVASCRIPT, _LOREM, _IPSUM = (np.uint64(hash_bytes(w)) for w in ("javascript", "lorem", "ipsum"))
@@ -102,7 +107,7 @@ ZERO, NO, YES = np.int64(0), np.int64(0), np.int64(1)
 
 Scratch = namedtuple(
     "Scratch",
-    "cps cls pos heads ends tally sizes met hashes infos bare bare_sizes ids counts here next times kept made level sums "
+    "cps cls pos heads ends tally sizes met hashes infos bare bare_sizes ids counts here next times kept level sums "
     "slots sieve line_start line_end line_first line_last line_chars line_hash line_word line_size line clean",
 )
 
@@ -121,8 +126,8 @@ def _scratch(size: int) -> Any:
         cps=some(i32), cls=some(i64), pos=some(i32), heads=some(u64), ends=some(i32), tally=np.zeros(16, i64),
         sizes=np.zeros(16, i64), met=np.zeros(1 << 16, i64),
         hashes=some(u64), infos=some(i32), bare=some(u64), bare_sizes=some(i32),
-        ids=some(u32), counts=some(i32), here=some(u32), next=some(u32), times=some(i32), kept=some(u32), made=some(u32),
-        level=some(np.uint8), sums=some(i32), slots=some(u32, slots), sieve=some(np.uint8, 2 * slots),
+        ids=some(u32), counts=some(i32), here=some(u32), next=some(u32), times=some(i32), kept=some(u32),
+        level=some(np.uint8), sums=some(i32), slots=some(u32, slots), sieve=some(np.uint8, 4 * slots),
         line_start=some(i32), line_end=some(i32), line_first=some(i32), line_last=some(i32), line_chars=some(i32),
         line_hash=some(u64), line_word=some(i32), line_size=some(i32), line=some(i32), clean=some(np.uint8),
     )  # fmt: skip
@@ -135,7 +140,7 @@ Language = namedtuple("Language", "rule ends stop_maybe stop_keys stop_kinds")
 # --------------------------------------------------------------------------------------------- words
 
 
-@kernel
+@inline_kernel
 def _stop(value, maybe, keys):
     """Slot of the stop word with this hash, or -1."""
     spread = value * SPREAD
@@ -150,14 +155,14 @@ def _stop(value, maybe, keys):
     return np.int64(-1)
 
 
-@kernel
+@inline_kernel
 def _meet(slot, kinds, met, tally):
     """Count a word that is a stop word, if Gopher's list has it and this text had it not."""
     tally[FOUND] += kinds[slot] & GOPHER_STOP & (met[slot] != tally[TEXT])
     met[slot] = tally[TEXT]
 
 
-@kernel
+@inline_kernel
 def _word(value, size, seen, words, hashes, infos):
     """Write one word with a letter or a digit."""
     hashes[words] = value
@@ -165,7 +170,7 @@ def _word(value, size, seen, words, hashes, infos):
     return words + 1
 
 
-@kernel
+@inline_kernel
 def _mark(c, k, words, hashes, infos, tally):
     """Write an ASCII punctuation mark as a word, and count it as a plain one."""
     hashes[words] = SEED * BASE + np.uint64(c)
@@ -183,7 +188,7 @@ def _mark(c, k, words, hashes, infos, tally):
     return words + 1
 
 
-@kernel
+@inline_kernel
 def _plain(value, seen, is_word, tally, stop_maybe, stop_keys, stop_kinds, met):
     """Count one plain word of letters or digits. is_word: it is also a word."""
     tally[PLAIN] += 1
@@ -334,7 +339,7 @@ def _sentences_of(data, start, end, language, t, s, words):
 
 # Indices are unsigned from here on: for a signed one each access asks whether it counts from the end.
 C_LN_C = np.array([0.0, *(c * np.log(c) for c in range(1, 1024))])
-_0, _1, _2, _5 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(5)
+_0, _1, _2, _4, _5 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(5)
 
 
 @kernel
@@ -360,7 +365,7 @@ def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
     too. A sieve of counters, two cheap steps for each without a branch, first tells which cannot repeat.
     """
     n = np.uint64(n)
-    room, shift = _room(_2 * n)
+    room, shift = _room(_4 * n)
     sieve[:room] = 0
     for i in range(n):
         at = (hashes[i] * SPREAD) >> shift
@@ -402,7 +407,7 @@ def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
 
 
 @kernel
-def _in_a_row(words, ids, sums, here, nxt, times, kept, made, level, sieve, slots, gopher, top, dup):
+def _in_a_row(words, ids, sums, here, nxt, times, kept, level, sieve, slots, gopher, top, dup):
     """Repeats of 2 to 10 words in a row. ids and level (`repeats`): of `_number`; sums: characters before each word.
 
     top[k - 2], k = 2..4: characters of the most frequent k words times their count; dup[k - 5], k = 5..10: characters in
@@ -426,22 +431,25 @@ def _in_a_row(words, ids, sums, here, nxt, times, kept, made, level, sieve, slot
         candidates += np.uint64(level[i] & level[i + _1])
     before = ids
     for k in range(np.uint64(2), np.uint64(11)):
-        # what cannot repeat is sieved out first
-        room, shift = _room(_2 * candidates)
-        sieve[:room] = 0
-        inserted = _0
-        for j in range(candidates):
-            p = np.uint64(kept[j])
-            made[inserted] = p
-            if k == _2 or (p + k <= n and level[p + _1] >= k - _1):
-                at = _pair(before[p], ids[p + k - _1]) >> shift
+        if k == _2:  # what cannot repeat is sieved out; with more words little is left that does not
+            room, shift = _room(_4 * candidates)
+            sieve[:room] = 0
+            for j in range(candidates):
+                p = np.uint64(kept[j])
+                at = _pair(ids[p], ids[p + _1]) >> shift
                 sieve[at] = sieve[at] << 1 | 1
-                nxt[inserted] = at
-                inserted += _1
-        candidates = _0
-        for j in range(inserted):
-            kept[candidates] = made[j]
-            candidates += np.uint64(sieve[nxt[j]] > 1)
+                nxt[j] = at
+            found = _0
+            for j in range(candidates):
+                kept[found] = kept[j]
+                found += np.uint64(sieve[nxt[j]] > 1)
+        else:
+            found = _0
+            for j in range(candidates):
+                p = np.uint64(kept[j])
+                kept[found] = p
+                found += np.uint64(p + k <= n and level[p + _1] >= k - _1)
+        candidates = found
         if candidates == _0:
             return
         room, shift = _room(candidates)
@@ -463,13 +471,14 @@ def _in_a_row(words, ids, sums, here, nxt, times, kept, made, level, sieve, slot
                     times[first] += 1
                     break
                 at = (at + _1) & (room - _1)
-        inserted, candidates = candidates, _0
-        for j in range(inserted):
+        found = _0
+        for j in range(candidates):
             p = np.uint64(kept[j])
             if times[nxt[p]] > 1:
-                kept[candidates] = p
-                candidates += _1
+                kept[found] = p
+                found += _1
                 level[p] = k
+        candidates = found
         if candidates == _0:
             return
         if k < _5:
@@ -754,58 +763,65 @@ def _measure(data, start, end, language, t, s, u, r):
             was_lorem = bare == _LOREM
         # its words
         letters = not seen & (NOT_ALPHA | CUT_UNSPACED)
-        digits = not seen & NOT_DIGIT
-        if marks == 0:
-            if (digits or letters) and not (english and find_exception(value, maybe, keys) >= 0):
-                words = _word(value, n, seen, words, hashes, infos)
-                _plain(value, seen, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
-                continue
-        elif marks == 1 and rule != UNSPACED and (letters or digits):
-            c = np.int64(data[mark])
-            k = np.int64(bits[c])
-            if n == 1:
-                words = _mark(c, k, words, hashes, infos, tally)
-                continue
-            if not (english and find_exception(value, maybe, keys) >= 0):
-                if mark == at - 1:
+        form, c, k = HARD, ZERO, ZERO
+        tail, tail_seen, tail_size = value_before, ZERO, ZERO
+        if letters or not seen & NOT_DIGIT:
+            if marks == 0:
+                form = WORD_ALONE
+            elif marks == 1 and rule != UNSPACED:
+                c = np.int64(data[mark])
+                k = np.int64(bits[c])
+                if n == 1:
+                    form = MARK_ALONE
+                elif mark == at - 1:
                     if k & (PUNCT | QUOTE) and c != 95:
-                        cut = True
-                    else:
-                        cut = c == 46 and data[mark - 1] < 0x80 and bits[data[mark - 1]] & (LOWER | DIGIT) != 0
-                    if cut and not (english and find_exception(value_before, maybe, keys) >= 0):
-                        words = _word(value_before, n - 1, seen, words, hashes, infos)
-                        _plain(value_before, seen, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
-                        words = _mark(c, k, words, hashes, infos, tally)
-                        continue
+                        form = WORD_MARK
+                    if c == 46 and data[mark - 1] < 0x80 and bits[data[mark - 1]] & (LOWER | DIGIT):
+                        form = WORD_MARK
                 elif mark == begin:
                     if k & (PUNCT | QUOTE) and c != 95:
+                        form = MARK_WORD
                         tail = hash_range(data, mark + 1, at)
-                        if not (english and find_exception(tail, maybe, keys) >= 0):
-                            words = _mark(c, k, words, hashes, infos, tally)
-                            words = _word(tail, n - 1, seen, words, hashes, infos)
-                            _plain(tail, seen, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
-                            continue
-                elif letters and (c == 45 or c == 47):
-                    tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
-                    words = _word(value_before, n - 1 - n_behind, seen_before, words, hashes, infos)
-                    _plain(value_before, seen_before, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
-                    words = _mark(c, k, words, hashes, infos, tally)
-                    words = _word(tail, n_behind, seen_behind, words, hashes, infos)
-                    _plain(tail, seen_behind, YES, tally, stop_maybe, stop_keys, stop_kinds, met)
-                    continue
-                elif letters and c == 39 and not (english and find_exception(value_before, maybe, keys) >= 0):
-                    tail, seen_behind, n_behind = _tail(data, mark + 1, at, bits)
-                    possessive = n_behind == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83)
-                    _plain(value_before, seen_before, np.int64(possessive), tally, stop_maybe, stop_keys, stop_kinds, met)
+                elif letters and (c == 45 or c == 47 or c == 39):
+                    tail, tail_seen, tail_size = _tail(data, mark + 1, at, bits)
+                    form = WORD_MARK_WORD
+                    if c == 39:
+                        possessive = tail_size == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83)
+                        form = POSSESSIVE if possessive else APOSTROPHE
+        if english and form > MARK_ALONE:
+            if find_exception(value, maybe, keys) >= 0:
+                form = HARD
+            elif form not in (WORD_ALONE, WORD_MARK_WORD):
+                stem = tail if form == MARK_WORD else value_before
+                form = HARD if find_exception(stem, maybe, keys) >= 0 else form
+        if form != HARD:
+            if form in (MARK_ALONE, MARK_WORD):
+                words = _mark(c, k, words, hashes, infos, tally)
+            if form == MARK_ALONE:
+                continue
+            stem, stem_seen, stem_size = value, seen, n
+            if form == MARK_WORD:
+                stem, stem_size = tail, n - 1
+            elif form == WORD_MARK:
+                stem, stem_size = value_before, n - 1
+            elif form != WORD_ALONE:
+                stem, stem_seen, stem_size = value_before, seen_before, n - 1 - tail_size
+            _plain(stem, stem_seen, form != APOSTROPHE, tally, stop_maybe, stop_keys, stop_kinds, met)
+            if form == APOSTROPHE:
+                stem, stem_seen, stem_size = value, seen, n
+            words = _word(stem, stem_size, stem_seen, words, hashes, infos)
+            if form in (WORD_MARK, WORD_MARK_WORD):
+                words = _mark(c, k, words, hashes, infos, tally)
+            if form >= WORD_MARK_WORD:
+                if form != WORD_MARK_WORD:
                     tally[PLAIN] += 1
                     tally[NO_LETTER] += 1
-                    _plain(tail, seen_behind, NO, tally, stop_maybe, stop_keys, stop_kinds, met)
-                    if possessive:
-                        words = _word(value_before, n - 2, seen_before, words, hashes, infos)
-                        words = _word(hash_range(data, mark, at), 2, seen_behind, words, hashes, infos)
-                    else:
-                        words = _word(value, n, seen, words, hashes, infos)
-                    continue
+                _plain(tail, tail_seen, form == WORD_MARK_WORD, tally, stop_maybe, stop_keys, stop_kinds, met)
+                if form == WORD_MARK_WORD:
+                    words = _word(tail, tail_size, tail_seen, words, hashes, infos)
+                elif form == POSSESSIVE:
+                    words = _word(hash_range(data, mark, at), 2, tail_seen, words, hashes, infos)
+            continue
         first = words
         words = _hard_chunk(
             data, begin, at, rule, YES, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
@@ -844,7 +860,7 @@ def _measure(data, start, end, language, t, s, u, r):
     sums[bares] = bare_chars
     different, entropy = _number(bare_hash, bares, slots, sieve, kept, ids, counts, level)
     top, dup = s.sizes[0:3], s.sizes[3:9]
-    _in_a_row(bares, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, NO, top, dup)
+    _in_a_row(bares, ids, sums, s.here, s.next, s.times, kept, level, sieve, slots, NO, top, dup)
     if bares:
         r[_R.rps_doc_mean_word_length] = bare_chars / bares
         r[_R.rps_doc_frac_unique_words] = different / bares
@@ -962,7 +978,7 @@ def _measure(data, start, end, language, t, s, u, r):
         r[_R.gopher_ellipsis_ratio] = ellipses / words
         r[_R.gopher_alpha_word_share] = with_letter / words
         r[_R.fineweb_new_line_ratio] = newlines / words
-    _in_a_row(words, ids, sums, s.here, s.next, s.times, kept, s.made, level, sieve, slots, YES, top, dup)
+    _in_a_row(words, ids, sums, s.here, s.next, s.times, kept, level, sieve, slots, YES, top, dup)
     if chars:
         for k in range(3):
             r[TOP2 + k] = top[k] / chars
@@ -1159,6 +1175,7 @@ def compute(
         _ROOM.scratch, _ROOM.size = None, 0
     listed = np.array([row[5] for row in rows])[which]
     ruled = listed | (np.array([row[0] for row in rows])[which] == ENGLISH)
+    counts, ratios = np.asfortranarray(u), np.asfortranarray(r, np.float32)
     columns: dict[str, pa.Array] = {}
     for signal in SIGNALS:
         if signal.family != "base" and signal.family not in sets:
@@ -1172,8 +1189,8 @@ def compute(
         elif signal.name == "rps_doc_stop_word_fraction":
             mask = ~listed
         if signal.dtype == "float32":
-            values = r[:, RATIOS.index(signal.name)].astype(np.float32)
+            values = ratios[:, RATIOS.index(signal.name)]
         else:
-            values = u[:, COUNTS.index(signal.name)].astype(signal.dtype)
+            values = counts[:, COUNTS.index(signal.name)].astype(signal.dtype, copy=False)
         columns[signal.name] = pa.array(values, mask=mask)
     return columns
