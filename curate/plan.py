@@ -249,12 +249,16 @@ def _check_column(
 def _who_could_write(name: str) -> str:
     from curate.stages import all_stages
 
+    found = []
     for stage_name, cls in all_stages():
         try:
             if name in cls(**cls.example).writes().names:
-                return f"; the stage {stage_name!r} writes it"
+                found.append(stage_name)
         except Exception:  # a plug-in that cannot be made here is no help, and this is only a hint
             continue
+    if found:
+        writer = name if name in found else found[0]
+        return f"; the stage {writer!r} writes it"
     return ""
 
 

@@ -78,7 +78,7 @@ gopher_dup_para_char_share        | float32 | chars(paragraphs that stood earlie
 _C4 = """
 c4_lines                          | uint32  | lines
 c4_lines_long_word                | uint32  | lines with a whitespace-separated word of more than 1,000 characters
-c4_lines_no_end                   | uint32  | lines that, stripped and without citation marks, do not end in . ? ! " ' or end in "..."
+c4_lines_no_end                   | uint32  | lines that, stripped and without citation marks, do not end in an end mark of the language (English: . ? ! " '), or end in "..."
 c4_lines_few_words                | uint32  | lines of fewer than 3 whitespace-separated words
 c4_lines_javascript               | uint32  | lines with "javascript", in any case of ASCII letters
 c4_lines_policy                   | uint32  | lines with one of the six phrases on terms, privacy and cookies, in any case
