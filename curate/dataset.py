@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1024
 MAX_BYTES = 16 << 20
-WIDE_ROWS = 65_536  # of a batch, or a row group of a layer, that holds columns of fixed width only
+WIDE_ROWS = 65_536  # of a batch of columns of fixed width
+LAYER_ROWS = 16_384  # of a row group of such columns: fewer, for a look at a few rows decodes whole row groups
 _VARIABLE = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 
 
@@ -110,11 +111,12 @@ class Dataset:
                     alive[file.read([ROW], use_threads=False)[ROW].to_numpy()] = False
         return np.flatnonzero(alive).astype(np.uint32)
 
-    def read(self, shard: int, columns: Sequence[str], rows: np.ndarray | None = None) -> Batches:
+    def read(self, shard: int, columns: Sequence[str], rows: np.ndarray | None = None, narrow: bool = False) -> Batches:
         """The surviving documents of a shard: batches of `_row` and `columns`, at most 1,024 rows and 16 MB of text each.
 
         Where no column holds strings, lists or the like, a batch may have up to 65,536 rows, again within 16 MB. The bounds
-        of the batches depend on the shard and the columns alone. rows: read only these (ascending uint32) instead.
+        of the batches depend on the shard and the columns alone. rows: read only these (ascending uint32) instead. narrow:
+        the strings among these columns are known to be short, and may come in batches as large.
         """
         info = self.generation.shards[shard]
         alive = self.survivors(shard) if rows is None else rows
@@ -123,7 +125,7 @@ class Dataset:
         for column in columns:
             if self.columns[column]:
                 layers.setdefault(self.columns[column], []).append(column)
-        most = _most_rows([self.types.field(c).type if c in self.types.names else None for c in columns])
+        most = WIDE_ROWS if narrow else _most_rows([self._type(c) for c in columns])
         with open_table(self.root / self.folder / info.name) as documents:
             cursors = [_Cursor(self.root / folder / info.name, names, most > MAX_ROWS) for folder, names in layers.items()]
             metadata = documents.metadata
@@ -141,6 +143,10 @@ class Dataset:
                     for cursor in cursors:
                         taken.update(cursor.take(live))
                     yield pa.RecordBatch.from_pydict({c: taken[c] for c in (ROW, *columns)})
+
+    def _type(self, column: str) -> pa.DataType | None:
+        at = self.types.get_field_index(column)
+        return None if at < 0 else self.types.types[at]
 
     def scan(self) -> pl.LazyFrame:
         """Every surviving document with every column, as a Polars lazy frame over one shard at a time."""
@@ -190,6 +196,8 @@ def _spans(ends: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 def _wanted(live: np.ndarray, ends: np.ndarray, first: int, last: int) -> tuple[list[int], np.ndarray]:
     """The row groups between `first` and `last` that hold any of the rows, and where in these the rows stand."""
+    if first == last:
+        return [first], live - np.uint32(ends[first - 1] if first else 0)
     group = np.searchsorted(ends, live, side="right")
     groups = np.unique(group)
     starts = np.concatenate([[0], ends[:-1]])
@@ -296,7 +304,7 @@ class Rebatch:
 
 def layer_rows(schema: pa.Schema) -> int:
     """Rows of a row group of a layer with these columns."""
-    return _most_rows(schema.types)
+    return min(_most_rows(schema.types), max(LAYER_ROWS, MAX_ROWS))
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -4,7 +4,7 @@ Every document gets a 64-bit key, a hash of the seed and of where it came from; 
 cut into files of equally many rows. So the order is a pure function of the documents, and no worker, batch or bucket size
 can be seen in the output. The sort is external and moves each text twice:
 
-    census     per shard, narrow columns only: how many documents, bytes and tokens, and candidates for validation
+    census     per shard, narrow columns only: how many documents, bytes and tokens, candidates for validation, and all keys
     sample     a few MB compressed as they will be, to learn how many files make `shard_mb`
     scatter    per group of shards: rows into buckets by key; scratch is raw Arrow that is mapped and not parsed
     sort       only above 256 buckets: a second scatter, so that no task has to open more than that many small cells
@@ -121,7 +121,7 @@ def phases(context: Context, final: Dataset, output: Output, fingerprint: str, c
             shutil.rmtree(job.state / "scatter", ignore_errors=True)
     pieces = layout.pieces()
     yield phase("gather", len(pieces), GatherWork(job, layout.split, pieces, layout.row_group, layout.direct))
-    for name in ("scatter", "sort"):
+    for name in ("keys", "scatter", "sort"):
         shutil.rmtree(job.state / name, ignore_errors=True)
     files = layout.files()
     yield phase("assemble", len(files), AssembleWork(job, files, tuple(p.file for p in pieces)))
@@ -212,16 +212,40 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 @dataclass(frozen=True)
-class Placed:
+class Keys:
     """The rows of a shard as they are exported: a row appears once per copy.
 
     rows (uint32): ascending row numbers. keys (uint64): place in the global order. units (uint64): hash of what has to be on
-    one side of the split (a duplicate cluster, else the source record with all that was made from it). sizes: int64.
+    one side of the split (a duplicate cluster, else the source record with all that was made from it).
     """
 
     rows: np.ndarray
     keys: np.ndarray
     units: np.ndarray
+
+    @staticmethod
+    def load(job: Job, shard: int) -> Keys:
+        """As the census left them."""
+        rows, keys, units = np.load(_keys_file(job, shard))
+        return Keys(rows.astype(np.uint32), keys, units)
+
+    def save(self, job: Job, shard: int) -> None:
+        _save(_keys_file(job, shard), np.stack([self.rows.astype(np.uint64), self.keys, self.units]))
+
+
+def _keys_file(job: Job, shard: int) -> Path:
+    return job.state / "keys" / f"{shard:05d}.npy"
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, array)
+
+
+@dataclass(frozen=True)
+class Placed(Keys):
+    """Keys with the sizes of the documents (int64)."""
+
     bytes: np.ndarray
     tokens: np.ndarray
 
@@ -230,7 +254,7 @@ def place(job: Job, shard: int) -> Placed:
     """Keys of the surviving rows of a shard, out of narrow columns."""
     final, seed = job.final, job.output.seed
     names = [*LINEAGE, *_SIZES, *(n for n in (CLUSTER, COPIES) if n in final.columns)]
-    batches = list(final.read(shard, names))
+    batches = list(final.read(shard, names, narrow=True))
     if not batches:
         nothing = np.empty(0, np.uint64)
         return Placed(nothing.astype(np.uint32), nothing, nothing, nothing.astype(np.int64), nothing.astype(np.int64))
@@ -300,8 +324,8 @@ class CensusWork:
         if output.validation:
             units, counts = np.unique(placed.units, return_counts=True)
             units, counts = units[: _candidates(output)], counts[: _candidates(output)]
-            with atomic(self.job.state / "census" / f"{rank:05d}.npy") as path, open(path, "wb") as stream:
-                np.save(stream, np.stack([units, counts.astype(np.uint64)]))
+            _save(self.job.state / "census" / f"{rank:05d}.npy", np.stack([units, counts.astype(np.uint64)]))
+        placed.save(self.job, rank)
         record = {"documents": len(placed.rows), "bytes": int(placed.bytes.sum()), "tokens": int(placed.tokens.sum())}
         squares = int(((placed.bytes >> 10) ** 2).sum())  # in KiB, so that the sum fits
         return self.job.note("census", rank, {**record, "weight": weight, "squares": squares})
@@ -355,7 +379,7 @@ class Split:
     def partitions(self) -> int:
         return -(-self.buckets // self.width)
 
-    def bucket(self, placed: Placed) -> np.ndarray:
+    def bucket(self, placed: Keys) -> np.ndarray:
         """Bucket of each row (uint32); those of validation follow those of train."""
         held = (placed.units >= np.uint64(self.low)) & (placed.units <= np.uint64(self.high)) & (self.low <= self.high)
         high, shift = placed.keys >> np.uint64(32), np.uint64(32)
@@ -568,7 +592,7 @@ class SortWork:
 
 def keyed(job: Job, split: Split, shard: int) -> Iterator[pa.RecordBatch]:
     """The exported rows of a shard with their keys and buckets."""
-    placed = place(job, shard)
+    placed = Keys.load(job, shard)
     if not len(placed.rows):
         return
     buckets = split.bucket(placed)
@@ -642,8 +666,7 @@ def _index(job: Job, phase: str, tasks: int) -> None:
         for number, (cell, rows) in enumerate(record["cells"])
     ]
     table = np.array(sorted(found), np.int64).reshape(-1, 4)
-    with atomic(path) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, table)
+    _save(path, table)
 
 
 def _cells(job: Job, phase: str, cell: int) -> Iterator[pa.RecordBatch]:
