@@ -48,6 +48,7 @@ from curate.kernels.chars import (
     NOT_DIGIT,
     NOT_PUNCT,
     NOT_SYMBOL,
+    NUMERIC,
     PUNCT,
     QUOTE,
     SPACE,
@@ -201,6 +202,18 @@ def _plain(value, seen, is_word, tally, stop_maybe, stop_keys, stop_kinds, met):
             _meet(slot, stop_kinds, met, tally)
     tally[SENTENCES] += 1 - tally[INSIDE]
     tally[INSIDE] = 1
+
+
+@kernel
+def _upper_and_numeric(data, start, end, bits):
+    upper, numeric, at = 0, 0, start
+    while at < end:
+        cp, width = decode(data, at, end)
+        k = bits_of(bits, cp)
+        upper += k & UPPER != 0
+        numeric += k & NUMERIC != 0
+        at += width
+    return upper, numeric
 
 
 @kernel
@@ -741,9 +754,11 @@ def _measure(data, start, end, language, t, s, u, r):
                 behind += width - 1
                 seen |= k
                 here += np.uint64(width)
-            upper += k >> 3 & 1
-            numeric += k >> 19 & 1
         at = np.int64(here)
+        if seen & (UPPER | NUMERIC):
+            more_upper, more_numeric = _upper_and_numeric(data, begin, at, bits)
+            upper += more_upper
+            numeric += more_numeric
         n = at - begin - behind
         n_bare = n - marks
         chars += n
