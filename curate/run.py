@@ -537,9 +537,7 @@ class _Engine:
         return [{**entry, "notes": noted.get(entry["id"], {})} for entry in entries]
 
     def _stop(self, entries: list[dict[str, Any]], started: float) -> None:
-        """The end of a run that was to stop early. An output that is there stays, as that of an earlier run."""
-        from curate import report
-
+        """The end of a run that was to stop early. An output that is there stays, as that of an earlier run; its page goes."""
         last = entries[-1]
         write_json(
             self.root / "summary.json",
@@ -552,7 +550,7 @@ class _Engine:
                 "stages": entries,
             },
         )
-        report.write(self.root)
+        (self.root / "report.html").unlink(missing_ok=True)  # who tries a threshold waits for it: `curate report` writes one
 
     def _export(self, entries: list[dict[str, Any]], started: float) -> None:
         from curate import card, manifest, report

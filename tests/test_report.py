@@ -337,6 +337,7 @@ def test_stopped_on_purpose(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished.parent / "in", tmp_path / "in", copy_function=shutil.copy2)
     shutil.copytree(finished, tmp_path / "run")
     root = make(tmp_path, until="exact_dedup")
+    assert not (root / "report.html").exists(), "a page of the run before"
     found, kept = page(root), Run(root).summary["documents"]
     assert f"This run stopped after exact_dedup, as it was to. {kept:,} documents are left of 1,500 records." in found.text
     assert "without --until" in found.text and "has not finished" not in found.text and "curate verify" not in found.text
