@@ -237,8 +237,8 @@ def _read(data, start, end, counting, bits, cps, cls, pos, heads, tally, stop_ma
     counting: also count what is counted by characters or by plain words.
     """
     n, at, value, everything = 0, start, SEED, np.int64(0)
-    # the plain word at hand
-    word, begin, seen = np.int64(-1), 0, np.int64(0)
+    # the plain word at hand, and the dots that stand before a character
+    word, begin, seen, dots = np.int64(-1), 0, np.int64(0), 0
     while at < end:
         c = np.int64(data[at])
         pos[n] = at
@@ -266,16 +266,14 @@ def _read(data, start, end, counting, bits, cps, cls, pos, heads, tally, stop_ma
                 tally[INSIDE] = 1
             elif c == 46:
                 tally[INSIDE] = 0
-                dots = 1
-                while dots <= n and cps[n - dots] == 46:
-                    dots += 1
-                tally[ELLIPSES] += dots % 3 == 0
+                tally[ELLIPSES] += dots % 3 == 2
             elif c == 33 or c == 63:
                 tally[INSIDE] = 0
             elif c == 35:
                 tally[HASHES] += 1
             elif c == 0x2026:
                 tally[ELLIPSES] += 1
+            dots = dots + 1 if c == 46 else 0
         n += 1
     pos[n] = end
     heads[n] = value
