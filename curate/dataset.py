@@ -10,6 +10,7 @@ call.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,10 +127,13 @@ class Dataset:
             if self.columns[column]:
                 layers.setdefault(self.columns[column], []).append(column)
         most = WIDE_ROWS if narrow else _most_rows([self._type(c) for c in columns])
-        with open_table(self.root / self.folder / info.name) as documents:
+        with contextlib.ExitStack() as stack:
+            ends = np.array([info.documents])
+            if own or info.documents > most:  # else one batch, whose bounds need no look at the documents
+                documents = stack.enter_context(open_table(self.root / self.folder / info.name))
+                groups = documents.metadata
+                ends = np.cumsum([groups.row_group(g).num_rows for g in range(groups.num_row_groups)], dtype=np.int64)
             cursors = [_Cursor(self.root / folder / info.name, names, most > MAX_ROWS) for folder, names in layers.items()]
-            metadata = documents.metadata
-            ends = np.cumsum([metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)], dtype=np.int64)
             for first, last in _spans(ends, most):
                 start = int(ends[first - 1]) if first else 0
                 low, high = np.searchsorted(alive, [start, ends[last]])
@@ -137,8 +141,8 @@ class Dataset:
                 if len(live):
                     taken = {ROW: pa.array(live)}
                     if own:
-                        groups, at = _wanted(live, ends, first, last)
-                        table = _picked(documents.read_row_groups(groups, columns=own, use_threads=False), at)
+                        wanted, at = _wanted(live, ends, first, last)
+                        table = _picked(documents.read_row_groups(wanted, columns=own, use_threads=False), at)
                         taken.update((c, _flat(table[c])) for c in own)
                     for cursor in cursors:
                         taken.update(cursor.take(live))

@@ -57,7 +57,8 @@ class LedgerWork:
         parts = self._rejects(root) if rank == len(self.shards) else self._shard(phase, *self.shards[rank])
         table = pa.concat_tables([p for p in parts if p.num_rows] or [SCHEMA.empty_table()])
         write_table(root / self.folder / f"{rank:05d}.parquet", table)
-        return {"files": {path: sha256_file(root / path) for path in self._files(phase.context, rank)}}
+        files = self._files(phase.context, rank) if self.exports else []
+        return {"files": {path: sha256_file(root / path) for path in files}}
 
     def _files(self, context: Context, rank: int) -> list[str]:
         """What this task counted, for `verify`; the shards of documents are in their manifest."""
