@@ -137,6 +137,7 @@ def _machine() -> tuple[np.ndarray, int, np.ndarray]:
 
 _MASKS, _starts, _ENDS = _machine()
 _STARTS = np.uint64(_starts)
+_EARLY = 16  # bytes: no phrase is longer
 
 
 @kernel
@@ -146,10 +147,22 @@ def c4_triggers(data: np.ndarray, start: int, end: int) -> int:
     A set bit promises nothing: it stands for "[", for "cookie". A phrase with a citation mark in its middle goes unseen;
     `c4_line` searches lines with such marks whatever this says. One step of two cycles a byte, without branches.
     """
-    state, seen = np.uint64(0), np.uint64(0)
-    for byte in data[start:end]:
-        state = ((state << _ONE) + _STARTS) & _MASKS[byte]
-        seen |= state
+    seen = np.uint64(0)
+    size = (end - start) >> 2
+    if size > 64:  # four parts side by side, since each step waits for the one before it; each begins a phrase early
+        second, third, fourth = start + size - _EARLY, start + 2 * size - _EARLY, end - size - _EARLY
+        a, b, c, d = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+        for i in range(size + _EARLY):
+            a = ((a << _ONE) + _STARTS) & _MASKS[data[start + i]]
+            b = ((b << _ONE) + _STARTS) & _MASKS[data[second + i]]
+            c = ((c << _ONE) + _STARTS) & _MASKS[data[third + i]]
+            d = ((d << _ONE) + _STARTS) & _MASKS[data[fourth + i]]
+            seen |= a | b | c | d
+    else:
+        state = np.uint64(0)
+        for byte in data[start:end]:
+            state = ((state << _ONE) + _STARTS) & _MASKS[byte]
+            seen |= state
     found = 0
     for i in range(len(_ENDS)):
         if seen & _ENDS[i]:

@@ -193,15 +193,18 @@ def _mark(c, k, words, hashes, infos, tally):
 def _plain(value, seen, is_word, tally, stop_maybe, stop_keys, stop_kinds, met):
     """Count one plain word of letters or digits. is_word: it is also a word."""
     tally[PLAIN] += 1
-    tally[NO_LETTER] += seen & ASCII_LETTER == 0
-    tally[ALL_CAPS] += seen & UPPER != 0 and seen & LOWER == 0
+    if not seen & ASCII_LETTER:
+        tally[NO_LETTER] += 1
+    if seen & UPPER and not seen & LOWER:
+        tally[ALL_CAPS] += 1
     slot = _stop(value, stop_maybe, stop_keys)
     if slot >= 0:
         tally[STOP] += stop_kinds[slot] >> 1
         if is_word:
             _meet(slot, stop_kinds, met, tally)
-    tally[SENTENCES] += 1 - tally[INSIDE]
-    tally[INSIDE] = 1
+    if not tally[INSIDE]:
+        tally[INSIDE] = 1
+        tally[SENTENCES] += 1
 
 
 @kernel
@@ -372,8 +375,8 @@ def _pair(a, b):
 def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
     """What repeats among n hashes: (how many differ, the sum of c ln c over the counts c).
 
-    ids: the place where each stood first; counts: how often that of a first place stands; repeats: 1 where it stands elsewhere
-    too. A sieve of counters, two cheap steps for each without a branch, first tells which cannot repeat.
+    repeats: 1 where a hash stands elsewhere too; ids: the place where such a one stood first; counts: how often that of a
+    first place stands. A sieve of counters, two cheap steps for each without a branch, first tells which cannot repeat.
     """
     n = np.uint64(n)
     room, shift = _room(_4 * n)
@@ -383,8 +386,6 @@ def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
         sieve[at] = sieve[at] << 1 | 1
     candidates = _0
     for i in range(n):
-        ids[i] = i
-        counts[i] = 1
         repeats[i] = 0
         kept[candidates] = i
         candidates += np.uint64(sieve[(hashes[i] * SPREAD) >> shift] > 1)
@@ -393,6 +394,8 @@ def _number(hashes, n, slots, sieve, kept, ids, counts, repeats):
     slots[:room] = 0
     for j in range(candidates):
         i = kept[j]
+        ids[i] = i
+        counts[i] = 1
         value = hashes[i]
         at = (value * SPREAD) >> shift
         while True:
@@ -587,7 +590,7 @@ def _paragraphs(data, lines, t, s):
     different, _ = _number(bare, n, s.slots, s.sieve, s.kept, s.ids, s.counts, s.level)
     chars = 0
     for i in range(n):
-        if s.ids[i] != i:
+        if s.level[i] and s.ids[i] != i:
             chars += bare_sizes[i]
     return n, n - different, chars
 
@@ -929,7 +932,7 @@ def _measure(data, start, end, language, t, s, u, r):
     if full > 1:
         _number(bare_hash, full, slots, sieve, kept, ids, counts, level)
         for i in range(full):
-            if ids[i] != i:
+            if level[i] and ids[i] != i:
                 repeated += 1
                 repeated_chars += line_chars[full_lines[i]]
                 if firsts[full_lines[i]] < 0:
