@@ -56,6 +56,7 @@ _LINE_ENDS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # Kernels that only look at the arrays they are given need no reference counts, and every count is an atomic operation: without
 # them a call of a small function with ten arrays costs nanoseconds rather than a hundred of them.
 kernel: Any = numba.njit(cache=True, nogil=True, _nrt=False)  # type: ignore[call-overload]
+# for what is called for every word or chunk: handing its arrays over costs more than the call
 inline_kernel: Any = numba.njit(cache=True, nogil=True, _nrt=False, forceinline=True)  # type: ignore[call-overload]
 
 

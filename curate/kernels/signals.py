@@ -233,7 +233,7 @@ def _tail(data, start, end, bits):
     return value, seen, n
 
 
-@kernel
+@inline_kernel
 def _read(data, start, end, counting, bits, cps, cls, pos, heads, tally, stop_maybe, stop_keys, stop_kinds):
     """Decode a chunk: code points, bits, byte offsets and heads of its hash; the last two one more. Returns its characters.
 
@@ -296,7 +296,7 @@ def _count_plain(heads, pos, begin, end, word, seen, tally, stop_maybe, stop_key
             tally[STOP] += stop_kinds[slot] >> 1
 
 
-@kernel
+@inline_kernel
 def _hard_chunk(
     data, start, end, rule, counting, bits, maybe, keys, cuts, units, stop_maybe, stop_keys, stop_kinds,
     cps, cls, pos, heads, ends, tally, words, hashes, infos,

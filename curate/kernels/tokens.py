@@ -38,6 +38,7 @@ from curate.kernels.chars import (
     TERMINAL,
     TSHEG,
     UPPER,
+    inline_kernel,
     kernel,
 )
 
@@ -348,7 +349,7 @@ def _infix_between(cps, cls, low, at, high):
     return 0
 
 
-@kernel
+@inline_kernel
 def affix_words(heads, english, cps, cls, pos, n, ends, maybe, keys, cuts, units, words, hashes, infos):
     """Words of a chunk of n characters by prefixes, suffixes, exceptions and infixes. ends: scratch for n numbers."""
     low, high, last, found, suffixes, known = 0, n, -1, -1, 0, False
