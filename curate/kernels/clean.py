@@ -8,6 +8,8 @@ import unicodedata
 import numba
 import numpy as np
 
+from curate.kernels.chars import decode
+
 # what a character is, as bits of the table of `classes`
 FORM, GONE, SPACE, BREAK, JOINER, JOINED = 1, 2, 4, 8, 16, 32
 # what a text needs, as bits of the result of `survey`
@@ -62,26 +64,6 @@ def _unsettled(form: str) -> list[int]:
     return found
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _char(data, at, end):  # type: ignore[no-untyped-def]
-    """(code point, width in bytes) of the character of UTF-8 that begins here."""
-    byte = data[at]
-    if byte < 0x80:
-        return np.int64(byte), 1
-    if byte < 0xE0:
-        if at + 2 > end:
-            return np.int64(0xFFFD), 1
-        return (np.int64(byte & 0x1F) << 6) | (data[at + 1] & 0x3F), 2
-    if byte < 0xF0:
-        if at + 3 > end:
-            return np.int64(0xFFFD), 1
-        return (np.int64(byte & 0x0F) << 12) | (np.int64(data[at + 1] & 0x3F) << 6) | (data[at + 2] & 0x3F), 3
-    if at + 4 > end:
-        return np.int64(0xFFFD), 1
-    high = (np.int64(byte & 0x07) << 18) | (np.int64(data[at + 1] & 0x3F) << 12)
-    return (high | (np.int64(data[at + 2] & 0x3F) << 6) | (data[at + 3] & 0x3F)) & 0x1FFFFF, 4
-
-
 _BLOCK = 64
 
 
@@ -122,7 +104,7 @@ def survey(
                     at += 1
                     continue
                 if byte >= 0x80:
-                    c, width = _char(data, at, end)
+                    c, width = decode(data, at, end)
                     found |= NOT_ASCII
                     bits = table[c]
                     if bits & FORM:
@@ -195,7 +177,7 @@ def rewrite(
                 solid, before = n, int(out[n - 1])
                 if at >= end:
                     break
-            c, width = _char(data, at, end)
+            c, width = decode(data, at, end)
             bits = table[c] & ~np.uint8(FORM | JOINED)
             if bits & JOINER and before >= 0x80 and (c != 0x200B or table[before] & JOINED):
                 bits = np.uint8(0)

@@ -9,10 +9,11 @@ not count.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numba
 import numpy as np
+
+from curate.kernels.chars import decode, kernel
 
 _RANGES = """
 Latn 41-5a 61-7a aa ba c0-d6 d8-f6 f8-2b8 2e0-2e4 1d00-1d25 1d2c-1d5c 1d62-1d65 1d6b-1d77 1d79-1dbe 1e00-1eff 2071 207f
@@ -107,19 +108,11 @@ def table() -> np.ndarray:
     return found
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _code_point(data: np.ndarray, at: int) -> tuple[Any, int]:
-    """The code point that begins at data[at], 0 where it is beyond the table, and its length in bytes."""
-    byte = data[at]
-    if byte < 0x80:
-        return np.int64(byte), 1
-    if byte < 0xE0:
-        return np.int64(byte & 0x1F) << 6 | (data[at + 1] & 0x3F), 2
-    if byte < 0xF0:
-        return np.int64(byte & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | (data[at + 2] & 0x3F), 3
-    if byte > 0xF0:
-        return np.int64(0), 4
-    return np.int64(data[at + 1] & 0x3F) << 12 | np.int64(data[at + 2] & 0x3F) << 6 | (data[at + 3] & 0x3F), 4
+@kernel
+def _script(data, at, end, table):  # type: ignore[no-untyped-def]
+    """(script, width in bytes) of the character that begins at data[at]; 0 for what counts for none."""
+    point, width = decode(data, at, end)
+    return (table[point] if point < len(table) else np.uint8(0)), width
 
 
 @numba.njit(cache=True, nogil=True)
@@ -131,8 +124,8 @@ def count_scripts(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, table:
         here[:] = 0
         at = starts[i]
         while at < ends[i]:
-            point, size = _code_point(data, at)
-            here[table[point]] += 1
+            script, size = _script(data, at, ends[i], table)
+            here[script] += 1
             at += size
         counts[i] = here[1:]
     return counts
@@ -152,8 +145,8 @@ def main_scripts(
         here[:] = 0
         at = starts[i]
         while at < ends[i]:
-            point, size = _code_point(data, at)
-            here[groups[table[point]]] += 1
+            script, size = _script(data, at, ends[i], table)
+            here[groups[script]] += 1
             at += size
         here[0] = 0
         letters[i] = here.sum()
