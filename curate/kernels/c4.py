@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from curate.kernels.chars import kernel
+from curate.kernels.words import SPACE, space_at
 
 # what c4_line says of a line; of a whole text, c4_triggers sets the bits from JAVASCRIPT on that its lines can have at all
 LONG_WORD, NO_END, FEW_WORDS, JAVASCRIPT, POLICY, LOREM_IPSUM, CURLY, CITATION = 1, 2, 4, 8, 16, 32, 64, 128
@@ -31,34 +32,9 @@ _TERMS_OF_USE, _PRIVACY_POLICY, _COOKIE_POLICY = _ascii("terms of use"), _ascii(
 _USES_COOKIES, _USE_OF_COOKIES, _USE_COOKIES = _ascii("uses cookies"), _ascii("use of cookies"), _ascii("use cookies")
 _EDIT, _CITATION_NEEDED = _ascii("[edit]"), _ascii("[citation needed]")
 _LOWER = np.array([ord(chr(c).lower()) if c < 128 else c for c in range(256)], np.uint8)
-# 1: whitespace; 2: first byte of a character that may be whitespace
-_SPACE = np.array(
-    [1 if c < 128 and chr(c).isspace() else 2 if c in (0xC2, 0xE1, 0xE2, 0xE3) else 0 for c in range(256)], np.uint8
-)
 # first bytes of line breaks: the ASCII ones, U+0085, U+2028 and U+2029
 _BREAK = np.array([c in (10, 11, 12, 13, 28, 29, 30, 0xC2, 0xE2) for c in range(256)], np.uint8)
 _ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
-
-
-@kernel
-def space_at(data: np.ndarray, at: int, end: int) -> int:
-    """Width in bytes of the whitespace character that begins at `at`, as `str.isspace()` sees it; 0 if it is none."""
-    byte = data[at]
-    kind = _SPACE[byte]
-    if kind < 2:
-        return kind
-    if byte == 0xC2:  # U+0085, U+00A0
-        return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
-    if at + 2 >= end:
-        return 0
-    second, third = data[at + 1], data[at + 2]
-    if byte == 0xE1:  # U+1680
-        return 3 if second == 0x9A and third == 0x80 else 0
-    if byte == 0xE3:  # U+3000
-        return 3 if second == 0x80 and third == 0x80 else 0
-    if second == 0x80:  # U+2000..200A, U+2028, U+2029, U+202F
-        return 3 if third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF else 0
-    return 3 if second == 0x81 and third == 0x9F else 0  # U+205F
 
 
 @kernel
@@ -72,7 +48,7 @@ def strip(data: np.ndarray, start: int, end: int) -> tuple[int, int]:
     while start < end:
         byte = data[end - 1]
         if byte < 0x80:
-            if _SPACE[byte] == 0:
+            if SPACE[byte] == 0:
                 break
             end -= 1
         elif end - start >= 2 and data[end - 2] == 0xC2 and space_at(data, end - 2, end) == 2:
@@ -247,7 +223,7 @@ def _few_words(data: np.ndarray, start: int, end: int, least: int) -> bool:
     words, gap = 0, True
     at = start
     while at < end:
-        kind = _SPACE[data[np.uint64(at)]]
+        kind = SPACE[data[np.uint64(at)]]
         width = 1
         if kind == 2:
             width = max(space_at(data, at, end), 1)
@@ -270,7 +246,7 @@ def _long_word(data: np.ndarray, start: int, end: int, most: int) -> bool:
     at = start
     while end - at > most:
         back = at + most
-        while back >= at and _SPACE[data[back]] != 1:
+        while back >= at and SPACE[data[back]] != 1:
             back -= 1
         if back >= at:
             at = back + 1
