@@ -77,10 +77,11 @@ from curate.kernels.tokens import (
     affix_words,
     cluster_words,
     exceptions,
-    find_exception,
+    find,
     hash_between,
     hash_bytes,
     hash_range,
+    table,
 )
 from curate.kernels.words import offsets_and_bytes
 from curate.signals import ENGLISH, FAMILIES, GOPHER_STOP_WORDS, SIGNALS, UNSPACED
@@ -142,21 +143,6 @@ Language = namedtuple("Language", "rule ends stop_maybe stop_keys stop_kinds")
 
 
 @inline_kernel
-def _stop(value, maybe, keys):
-    """Slot of the stop word with this hash, or -1."""
-    spread = value * SPREAD
-    if maybe[spread >> np.uint64(51)] == 0:
-        return np.int64(-1)
-    last = np.uint64(len(keys) - 1)
-    at = (spread >> np.uint64(49)) & last
-    while keys[at] != 0:
-        if keys[at] == value:
-            return np.int64(at)
-        at = (at + np.uint64(1)) & last
-    return np.int64(-1)
-
-
-@inline_kernel
 def _meet(slot, kinds, met, tally):
     """Count a word that is a stop word, if Gopher's list has it and this text had it not."""
     tally[FOUND] += kinds[slot] & GOPHER_STOP & (met[slot] != tally[TEXT])
@@ -197,7 +183,7 @@ def _plain(value, seen, is_word, tally, stop_maybe, stop_keys, stop_kinds, met):
         tally[NO_LETTER] += 1
     if seen & UPPER and not seen & LOWER:
         tally[ALL_CAPS] += 1
-    slot = _stop(value, stop_maybe, stop_keys)
+    slot = find(value, stop_maybe, stop_keys)
     if slot >= 0:
         tally[STOP] += stop_kinds[slot] >> 1
         if is_word:
@@ -291,7 +277,7 @@ def _count_plain(heads, pos, begin, end, word, seen, tally, stop_maybe, stop_key
     tally[NO_LETTER] += seen & ASCII_LETTER == 0
     tally[ALL_CAPS] += seen & UPPER != 0 and seen & LOWER == 0
     if word:
-        slot = _stop(hash_between(heads, pos, begin, end), stop_maybe, stop_keys)
+        slot = find(hash_between(heads, pos, begin, end), stop_maybe, stop_keys)
         if slot >= 0:
             tally[STOP] += stop_kinds[slot] >> 1
 
@@ -805,11 +791,11 @@ def _measure(data, start, end, language, t, s, u, r):
                         possessive = tail_size == 1 and (data[mark + 1] == 115 or data[mark + 1] == 83)
                         form = POSSESSIVE if possessive else APOSTROPHE
         if english and form > MARK_ALONE:
-            if find_exception(value, maybe, keys) >= 0:
+            if find(value, maybe, keys) >= 0:
                 form = HARD
             elif form not in (WORD_ALONE, WORD_MARK_WORD):
                 stem = tail if form == MARK_WORD else value_before
-                form = HARD if find_exception(stem, maybe, keys) >= 0 else form
+                form = HARD if find(stem, maybe, keys) >= 0 else form
         if form != HARD:
             if form in (MARK_ALONE, MARK_WORD):
                 words = _mark(c, k, words, hashes, infos, tally)
@@ -844,7 +830,7 @@ def _measure(data, start, end, language, t, s, u, r):
             cps, cls, pos, heads, suffixes, tally, words, hashes, infos,
         )  # fmt: skip
         for i in range(first, words):
-            slot = _stop(hashes[i], stop_maybe, stop_keys)
+            slot = find(hashes[i], stop_maybe, stop_keys)
             if slot >= 0:
                 _meet(slot, stop_kinds, met, tally)
     starts[lines], stops_at[lines] = line_start, end
@@ -1038,17 +1024,10 @@ def _language(code: str | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray
     if rule == ENGLISH:
         for word in GOPHER_STOP_WORDS:
             kinds[hash_bytes(word)] = kinds.get(hash_bytes(word), 0) | GOPHER_STOP
-    size = 16
-    while size < 4 * len(kinds):
-        size *= 2
-    maybe, keys, values = np.zeros(1 << 13, np.uint8), np.zeros(size, np.uint64), np.zeros(size, np.uint8)
+    maybe, keys, slots = table(kinds)
+    values = np.zeros(len(keys), np.uint8)
     for key, kind in kinds.items():
-        spread = key * int(SPREAD) & (1 << 64) - 1
-        maybe[spread >> 51] = 1
-        at = spread >> 49 & size - 1
-        while keys[at]:
-            at = at + 1 & size - 1
-        keys[at], values[at] = key, kind
+        values[slots[key]] = kind
     return rule, ends, maybe, keys, values, bool(listed)
 
 

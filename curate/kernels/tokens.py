@@ -8,6 +8,7 @@ with hyphens, apostrophes, brackets, URLs, units, or scripts without spaces. A w
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 
 import numpy as np
 
@@ -60,41 +61,55 @@ def hash_bytes(text: str | bytes) -> int:
     return value
 
 
+def table(hashes: Collection[int]) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    """(filter, keys, slot of each hash) of a set of hashes, for `find`.
+
+    filter: 2^16 bits in uint8, by the top bits of the hash, set where one may be; keys: uint64, open addressing, 0 for empty.
+    """
+    size = 16
+    while size < 4 * len(hashes):
+        size *= 2
+    maybe, keys, slots = np.zeros(1 << 13, np.uint8), np.zeros(size, np.uint64), {}
+    for value in hashes:
+        spread = value * int(SPREAD) & (1 << 64) - 1
+        maybe[spread >> 51] |= 1 << (spread >> 48 & 7)
+        at = spread >> 32 & size - 1
+        while keys[at]:
+            at = at + 1 & size - 1
+        keys[at] = value
+        slots[value] = at
+    return maybe, keys, slots
+
+
+@inline_kernel
+def find(value, maybe, keys):
+    """Slot of a hash in a table, or -1."""
+    spread = value * SPREAD
+    if not maybe[spread >> np.uint64(51)] >> np.uint8((spread >> np.uint64(48)) & np.uint64(7)) & 1:
+        return np.int64(-1)
+    last = np.uint64(len(keys) - 1)
+    at = (spread >> np.uint64(32)) & last
+    while keys[at] != 0:
+        if keys[at] == value:
+            return np.int64(at)
+        at = (at + np.uint64(1)) & last
+    return np.int64(-1)
+
+
 @functools.lru_cache(maxsize=1)
 def exceptions() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(filter, keys, cuts, units): English exceptions and units by hash.
+    """(filter, keys, cuts, units): the table of English exceptions, and the hashes of units.
 
-    filter: 2^16 bits in uint8, by the top bits of the hash, set where an exception may be; keys: uint64, open addressing, 0
-    for empty; cuts: (keys, 2) uint8, lengths in bytes of the first and second word, 0 for none; units: uint64, sorted.
+    cuts: (keys, 2) uint8, lengths in bytes of the first and second word, 0 for none; units: uint64, sorted.
     """
     from curate.lexicon import UNITS, english_exceptions
 
-    size = 1 << 13
-    maybe, keys, cuts = np.zeros(1 << 13, np.uint8), np.zeros(size, np.uint64), np.zeros((size, 2), np.uint8)
-    for chunk, words in english_exceptions().items():
-        value = hash_bytes(chunk)
-        spread = value * int(SPREAD) & (1 << 64) - 1
-        maybe[spread >> 51] |= 1 << (spread >> 48 & 7)
-        at = spread >> 51
-        while keys[at]:
-            at = (at + 1) & (size - 1)
-        keys[at] = value
-        cuts[at, : len(words) - 1] = [len(word.encode()) for word in words[:-1]]
+    listed = {hash_bytes(chunk): words for chunk, words in english_exceptions().items()}
+    maybe, keys, slots = table(listed)
+    cuts = np.zeros((len(keys), 2), np.uint8)
+    for value, words in listed.items():
+        cuts[slots[value], : len(words) - 1] = [len(word.encode()) for word in words[:-1]]
     return maybe, keys, cuts, np.array(sorted(map(hash_bytes, UNITS)), np.uint64)
-
-
-@kernel
-def find_exception(value, maybe, keys):
-    """Row of the exception with this hash, or -1."""
-    spread = value * SPREAD
-    if not maybe[spread >> np.uint64(51)] >> np.uint8((spread >> np.uint64(48)) & np.uint64(7)) & 1:
-        return -1
-    at = np.int64(spread >> np.uint64(51))
-    while keys[at] != 0:
-        if keys[at] == value:
-            return at
-        at = (at + 1) & (len(keys) - 1)
-    return -1
 
 
 @kernel
@@ -155,7 +170,7 @@ def _put(heads, cls, pos, low, high, words, hashes, infos):
 def _exception(heads, pos, low, high, maybe, keys):
     if high == low or pos[high] - pos[low] > LONGEST:
         return -1
-    return find_exception(hash_between(heads, pos, low, high), maybe, keys)
+    return find(hash_between(heads, pos, low, high), maybe, keys)
 
 
 @kernel
