@@ -7,6 +7,7 @@ import random
 import sys
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from near_oracle import Rule, base, components, groups, jaccard
 
+from curate.kernels.components import BYTES_PER_DOCUMENT, NONE, bucket_edges
+from curate.kernels.components import components as connected
 from curate.kernels.minhash import band_keys, permutations
 from curate.kernels.shingles import folding, shingle_sets
 from curate.kernels.words import offsets_and_bytes
@@ -311,6 +314,88 @@ def test_the_share_of_equal_minima_is_the_similarity(s):
     assert 0.7 < share.var() / (s * (1 - s) / 128) < 1.4  # permutations that depend on each other would vary more
 
 
+# --------------------------------------------------------------------------------------------- components
+
+
 def test_components_of_the_oracle():
     assert components(6, [(1, 2), (4, 2), (3, 3)]) == [0, 1, 1, 3, 1, 5]
     assert groups([None, 7, None, 7, 3]) == [[1, 3]]
+
+
+NOTHING = int(NONE)
+EDGES = st.integers(1, 60).flatmap(
+    lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=80))
+)
+
+
+def labels_of(n: int, edges: Sequence[tuple[int, int]], memory: int, folder: Path, chunk: int = 7) -> list[int]:
+    """All labels, of edges in chunks; the ranges must follow each other and the folder be empty again."""
+    ends = np.array([(min(e), max(e)) for e in edges], np.uint64).reshape(-1, 2)
+    chunks = [(ends[i : i + chunk, 0].copy(), ends[i : i + chunk, 1].copy()) for i in range(0, len(ends), chunk)]
+    found: list[int] = []
+    for first, labels in connected(lambda: iter(chunks), n, memory, folder):
+        assert first == len(found) and labels.dtype == np.uint64
+        found += labels.tolist()
+    assert not any(folder.iterdir())
+    return found
+
+
+def expected_labels(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
+    touched = {end for edge in edges for end in edge}
+    return [label if at in touched else NOTHING for at, label in enumerate(components(n, edges))]
+
+
+@given(EDGES, st.integers(1, 40))
+def test_components_whatever_the_memory(tmp_path_factory, graph, documents):
+    n, edges = graph
+    edges = [(a, b) for a, b in edges if a != b]
+    folder = tmp_path_factory.mktemp("graph")
+    expected = expected_labels(n, edges)
+    for memory in (1 << 30, documents * BYTES_PER_DOCUMENT, 1):
+        assert labels_of(n, edges, memory, folder) == expected, memory
+
+
+@pytest.mark.parametrize("shape", ["path", "path from both ends", "star", "comb", "random", "pairs across", "one component"])
+@pytest.mark.parametrize("order", ["given", "shuffled", "backwards"])
+def test_components_of_hard_graphs_out_of_core(shape, order, tmp_path):
+    n = 400
+    rng = random.Random(shape)
+    edges = {
+        "path": [(i, i + 1) for i in range(n - 1)],
+        "path from both ends": [(i, n - 1 - i) for i in range(n // 2)] + [(i + 1, n - 1 - i) for i in range(n // 2 - 1)],
+        "star": [(i, n - 1) for i in range(n - 1)],
+        "comb": [(i, i + 100) for i in range(300)] + [(100, 101)],
+        "random": [(rng.randrange(n), rng.randrange(n)) for _ in range(n // 2)],
+        "pairs across": [(i, i + n // 2) for i in range(n // 2)],
+        "one component": [tuple(rng.sample(range(n), 2)) for _ in range(5 * n)],
+    }[shape]
+    edges = [e for e in edges if e[0] != e[1]]
+    if order == "shuffled":
+        rng.shuffle(edges)
+    elif order == "backwards":
+        edges.reverse()
+    expected = expected_labels(n, edges)
+    for documents in (1, 3, 7, 50, 399, 400, 401):
+        assert labels_of(n, edges, documents * BYTES_PER_DOCUMENT, tmp_path, chunk=31) == expected, documents
+
+
+def test_components_of_nothing(tmp_path):
+    assert labels_of(0, [], 1 << 20, tmp_path) == []
+    assert labels_of(5, [], 1 << 20, tmp_path) == [NOTHING] * 5 == labels_of(5, [], BYTES_PER_DOCUMENT, tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=60), st.integers(0, 31))
+def test_a_bucket_is_tied_together_by_few_edges(pairs, own):
+    """Equal keys are one component, documents before `own` are those of an index and are not tied to each other alone."""
+    pairs = list(dict.fromkeys(pairs))
+    keys = np.array([k for k, _ in pairs], np.uint64)
+    documents = np.array([d for _, d in pairs], np.uint64)
+    low, high = bucket_edges(keys.copy(), documents.copy(), own)
+    assert low.dtype == high.dtype == np.uint64
+    edges = list(zip(low.tolist(), high.tolist(), strict=True))
+    assert all(a < b for a, b in edges)
+    buckets: dict[int, list[int]] = {}
+    for key, document in pairs:
+        buckets.setdefault(key, []).append(document)
+    counted = {k: sorted(d) for k, d in buckets.items() if min(d) < own}
+    assert sorted(edges) == sorted((d[0], other) for d in counted.values() for other in d[1:])
