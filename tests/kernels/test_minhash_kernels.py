@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from near_oracle import Rule, base, components, groups, jaccard
 
-from curate.kernels.components import BYTES_PER_DOCUMENT, NONE, bucket_edges
+from curate.kernels.components import NONE, bucket_edges
 from curate.kernels.components import components as connected
 from curate.kernels.minhash import band_keys, permutations
 from curate.kernels.shingles import folding, shingle_sets
@@ -328,16 +328,21 @@ EDGES = st.integers(1, 60).flatmap(
 )
 
 
-def labels_of(n: int, edges: Sequence[tuple[int, int]], memory: int, folder: Path, chunk: int = 7) -> list[int]:
-    """All labels, of edges in chunks; the ranges must follow each other and the folder be empty again."""
+SMALLEST = 1024  # documents of a range out of core: nodes are spread, so that few of them share one
+
+
+def labels_of(
+    n: int, edges: Sequence[tuple[int, int]], memory: int, folder: Path, chunk: int = 7, ranges: int = 1
+) -> list[int]:
+    """All labels, of edges in chunks; the ranges must follow each other, be many enough, and leave nothing behind."""
     ends = np.array([(min(e), max(e)) for e in edges], np.uint64).reshape(-1, 2)
     chunks = [(ends[i : i + chunk, 0].copy(), ends[i : i + chunk, 1].copy()) for i in range(0, len(ends), chunk)]
-    found: list[int] = []
+    found: list[np.ndarray] = []
     for first, labels in connected(lambda: iter(chunks), n, memory, folder):
-        assert first == len(found) and labels.dtype == np.uint64
-        found += labels.tolist()
-    assert not any(folder.iterdir())
-    return found
+        assert first == sum(map(len, found)) and labels.dtype == np.uint64
+        found.append(labels)
+    assert len(found) >= ranges and not any(folder.iterdir())
+    return np.concatenate([*found, np.empty(0, np.uint64)]).tolist()
 
 
 def expected_labels(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -345,26 +350,34 @@ def expected_labels(n: int, edges: Sequence[tuple[int, int]]) -> list[int]:
     return [label if at in touched else NOTHING for at, label in enumerate(components(n, edges))]
 
 
-@given(EDGES, st.integers(1, 40))
-def test_components_whatever_the_memory(tmp_path_factory, graph, documents):
-    n, edges = graph
-    edges = [(a, b) for a, b in edges if a != b]
-    folder = tmp_path_factory.mktemp("graph")
+def agree(n: int, edges: Sequence[tuple[int, int]], folder: Path) -> None:
+    """The same labels in one range as out of core, where each range holds but a few nodes."""
     expected = expected_labels(n, edges)
-    for memory in (1 << 30, documents * BYTES_PER_DOCUMENT, 1):
-        assert labels_of(n, edges, memory, folder) == expected, memory
+    assert labels_of(n, edges, 1 << 30, folder) == expected
+    for within in (1, 2, 5, 50):
+        apart = SMALLEST // within
+        spread = [(a * apart, b * apart) for a, b in edges]
+        found = labels_of(n * apart, spread, 1, folder, chunk=13, ranges=n // within)
+        assert [label if label == NOTHING else label // apart for label in found[::apart]] == expected, within
+        assert sum(label != NOTHING for label in found) == sum(label != NOTHING for label in expected)
+
+
+@given(EDGES)
+def test_components_whatever_the_memory(tmp_path_factory, graph):
+    n, edges = graph
+    agree(n, [(a, b) for a, b in edges if a != b], tmp_path_factory.mktemp("graph"))
 
 
 @pytest.mark.parametrize("shape", ["path", "path from both ends", "star", "comb", "random", "pairs across", "one component"])
 @pytest.mark.parametrize("order", ["given", "shuffled", "backwards"])
 def test_components_of_hard_graphs_out_of_core(shape, order, tmp_path):
-    n = 400
+    n = 100
     rng = random.Random(shape)
     edges = {
         "path": [(i, i + 1) for i in range(n - 1)],
         "path from both ends": [(i, n - 1 - i) for i in range(n // 2)] + [(i + 1, n - 1 - i) for i in range(n // 2 - 1)],
         "star": [(i, n - 1) for i in range(n - 1)],
-        "comb": [(i, i + 100) for i in range(300)] + [(100, 101)],
+        "comb": [(i, i + 25) for i in range(75)] + [(25, 26)],
         "random": [(rng.randrange(n), rng.randrange(n)) for _ in range(n // 2)],
         "pairs across": [(i, i + n // 2) for i in range(n // 2)],
         "one component": [tuple(rng.sample(range(n), 2)) for _ in range(5 * n)],
@@ -374,14 +387,13 @@ def test_components_of_hard_graphs_out_of_core(shape, order, tmp_path):
         rng.shuffle(edges)
     elif order == "backwards":
         edges.reverse()
-    expected = expected_labels(n, edges)
-    for documents in (1, 3, 7, 50, 399, 400, 401):
-        assert labels_of(n, edges, documents * BYTES_PER_DOCUMENT, tmp_path, chunk=31) == expected, documents
+    agree(n, edges, tmp_path)
 
 
 def test_components_of_nothing(tmp_path):
     assert labels_of(0, [], 1 << 20, tmp_path) == []
-    assert labels_of(5, [], 1 << 20, tmp_path) == [NOTHING] * 5 == labels_of(5, [], BYTES_PER_DOCUMENT, tmp_path)
+    assert labels_of(5, [], 1 << 20, tmp_path) == [NOTHING] * 5
+    assert labels_of(5000, [], 1, tmp_path, ranges=4) == [NOTHING] * 5000
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=60), st.integers(0, 31))
