@@ -62,11 +62,16 @@ def reduce(stage: GlobalStage, task: Task) -> None:
     if not stage.decides_rows:
         write_partitioned(path, result.schema, [(0, result)])
         return
-    result = result.sort_by([("shard", "ascending"), ("row", "ascending")]).combine_chunks()
+    write_decisions(stage, task, result)
+
+
+def write_decisions(stage: GlobalStage, task: Task, decisions: pa.Table) -> None:
+    """What one partition (`task.rank`) has decided, for `deliver`: a table with the columns `shard` and `row` (uint32)."""
+    decisions = decisions.sort_by([("shard", "ascending"), ("row", "ascending")]).combine_chunks()
     bounds = np.arange(0, len(task.shards) + SHARDS_PER_GROUP, SHARDS_PER_GROUP)
-    at = np.searchsorted(result["shard"].to_numpy(), bounds)
-    parts = ((g, result.slice(at[g], at[g + 1] - at[g])) for g in range(len(bounds) - 1))
-    write_partitioned(path, result.schema, parts)
+    at = np.searchsorted(decisions["shard"].to_numpy(), bounds)
+    parts = ((g, decisions.slice(at[g], at[g + 1] - at[g])) for g in range(len(bounds) - 1))
+    write_partitioned(task.folder(stage) / "reduce" / f"{task.rank:05d}.parquet", decisions.schema, parts)
 
 
 def _reduced(stage: GlobalStage, task: Task, partitions: int, group: int) -> Iterator[pa.Table]:
@@ -92,3 +97,12 @@ def deliver(stage: GlobalStage, partitions: int, task: Task) -> None:
     for shard in range(first, min(first + SHARDS_PER_GROUP, len(task.shards))):
         part = table.filter(pc.equal(table["shard"], shard)).sort_by("row")
         write_table(task.folder(stage) / "rows" / task.shards[shard], part)
+
+
+def find_rows(rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(bool, int64): which of the wanted row numbers are among `rows` (ascending), and where; 0 where they are not."""
+    if not len(rows):
+        return np.zeros(len(wanted), bool), np.zeros(len(wanted), np.int64)
+    at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    hit = rows[at] == wanted
+    return hit, np.where(hit, at, 0)

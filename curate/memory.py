@@ -86,4 +86,4 @@ def warn_blast_radius(node: Node, table: pa.Table, gone: np.ndarray) -> None:
             rows = np.asarray(member)
             if rows.sum() >= FEWEST and gone[rows].mean() > limit:
                 share = gone[rows].mean()
-                warnings.warn(f"{node.id} drops {share:.0%} of {by}={value}, more than max_drop {limit:.0%}", stacklevel=4)
+                warnings.warn(f"{node.id} drops {share:.0%} of {by}={value}, more than max_drop {limit:.0%}", stacklevel=5)

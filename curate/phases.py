@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -295,6 +299,7 @@ def _task(phase: Phase, rank: int, shard: int | None, shards: Sequence[str], nod
         memory_limit=context.memory_limit,
         folders=[(n.stage, n.id, context.root / n.state) for n in nodes],
         shards=shards,
+        root=context.root,
     )
 
 
@@ -473,7 +478,8 @@ class StepWork:
         shard = rank if step.reads is not None else None
         task = _task(phase, rank, shard, [s.name for s in generation.shards], self.state)
         if step.reads is not None:
-            step.fn(task, view(self.node, context).read(rank, [c for c in step.reads if c != ROW]))
+            rows = None if step.rows is None else step.rows(task)
+            step.fn(task, view(self.node, context).read(rank, [c for c in step.reads if c != ROW], rows))
         else:
             step.fn(task)
         return {"counters": task.counters} if task.counters else {}
@@ -576,29 +582,87 @@ class _MemorySink:
 
 def in_memory(stage: Stage, data: Any) -> Result:
     """Run one stage over a table in memory: the same loop as on disk, with a temporary folder for the state of a fit."""
-    import tempfile
-
-    from curate.memory import as_table, bind, warn_blast_radius
+    from curate.memory import as_table, bind
 
     table = as_table(data)
     node = bind(stage, table.schema)
+    stage = node.stage
     batches = list(rebatch(table.append_column(ROW, pa.array(np.arange(len(table), dtype=np.uint32))).to_batches()))
-    with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
-        task = Task(phase="in-memory", rank=0, shard=0, folders=[(stage, node.id, Path(scratch))], shards=["0.parquet"])
+    if isinstance(stage, Expand):
+        return _expand_in_memory(stage, node, batches, table)
+    scratch = tempfile.mkdtemp(prefix="curate-")
+    again = None
+    try:
         if isinstance(stage, GlobalStage):
-            for step in stage.steps(1, len(table)):
-                for rank in range(1 if step.reads is not None else step.tasks):
-                    part = replace(task, rank=rank)
-                    if step.reads is not None:
-                        names = [ROW, *(c for c in step.reads if c != ROW)]
-                        step.fn(part, (b.select(names) for b in batches))
-                    else:
-                        step.fn(part)
-        if isinstance(stage, Expand):
-            return _expand_in_memory(stage, node, batches, table)
-        sink = _MemorySink()
-        for _ in Chain([node], task, sink, tokens.ESTIMATE, ()).run(iter(batches)):
-            pass
+            _fit_in_memory(node, batches, table, scratch)
+            if type(stage).rethresholded is not GlobalStage.rethresholded:
+                again = partial(_again, node, batches, table, scratch)
+        result = _decided(node, batches, table, scratch, again)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    if again is None:
+        shutil.rmtree(scratch)
+    else:  # the evidence lives as long as the result
+        weakref.finalize(result, shutil.rmtree, scratch, ignore_errors=True)
+    return result
+
+
+def _memory_task(node: Node, scratch: str) -> Task:
+    folders = [(node.stage, node.id, Path(scratch))]
+    return Task(phase="in-memory", rank=0, shard=0, folders=folders, shards=["0.parquet"])
+
+
+def _fit_in_memory(node: Node, batches: list[pa.RecordBatch], table: pa.Table, scratch: str, first: str | None = None) -> None:
+    """Run the fit, or what is left of it from the step `first`."""
+    stage = node.stage
+    assert isinstance(stage, GlobalStage)
+    task = _memory_task(node, scratch)
+    steps = stage.steps(1, len(table))
+    names = [step.name for step in steps]
+    for step in steps[names.index(first) if first else 0 :]:
+        for rank in range(1 if step.reads is not None else step.tasks):
+            part = replace(task, rank=rank, shard=0 if step.reads is not None else None)
+            if step.reads is not None:
+                columns = [ROW, *(c for c in step.reads if c != ROW)]
+                step.fn(part, rows_of((b.select(columns) for b in batches), None if step.rows is None else step.rows(part)))
+            else:
+                step.fn(part)
+
+
+def rows_of(batches: Batches, rows: np.ndarray | None) -> Batches:
+    """The rows of the batches with these numbers (all if None); no empty batches."""
+    for batch in batches:
+        if rows is not None:
+            batch = batch.filter(pa.array(np.isin(batch[ROW].to_numpy(), rows)))
+        if batch.num_rows or rows is None:
+            yield batch
+
+
+def _again(node: Node, batches: list[pa.RecordBatch], table: pa.Table, scratch: str, threshold: float) -> Result:
+    stage = node.stage
+    assert isinstance(stage, GlobalStage)
+    found = stage.rethresholded(threshold)
+    assert found is not None
+    moved = replace(node, item=replace(node.item, stage=found[0]))
+    copied = tempfile.mkdtemp(prefix="curate-")
+    try:
+        shutil.copytree(scratch, copied, dirs_exist_ok=True)  # what it finds must not overwrite what this result was made of
+        _fit_in_memory(moved, batches, table, copied, found[1])
+        return _decided(moved, batches, table, copied, partial(_again, node, batches, table, scratch))
+    finally:
+        shutil.rmtree(copied)
+
+
+def _decided(
+    node: Node, batches: list[pa.RecordBatch], table: pa.Table, scratch: str, again: Callable[[float], Result] | None
+) -> Result:
+    """What the stage, its fit done, says about the batches."""
+    from curate.memory import warn_blast_radius
+
+    sink = _MemorySink()
+    for _ in Chain([node], _memory_task(node, scratch), sink, tokens.ESTIMATE, ()).run(iter(batches)):
+        pass
     if len(node.writes):
         written = pa.Table.from_batches(sink.layers, pa.schema([(ROW, pa.uint32()), *node.writes]))
         for name in node.writes.names:
@@ -611,7 +675,7 @@ def in_memory(stage: Stage, data: Any) -> Result:
     for name in DROP_SCHEMA.names[1:]:
         dropped = dropped.append_column(name, drops[name])
     warn_blast_radius(node, table, gone)
-    return Result(kept=table.filter(pa.array(~gone)), dropped=dropped)
+    return Result(kept=table.filter(pa.array(~gone)), dropped=dropped, again=again)
 
 
 def _expand_in_memory(stage: Expand, node: Node, batches: list[pa.RecordBatch], table: pa.Table) -> Result:

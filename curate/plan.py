@@ -149,11 +149,16 @@ def plain_params(value: Any, stage: Stage) -> Any:
         return {str(k): plain_params(v, stage) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain_params(v, stage) for v in value]
-    if isinstance(value, str) and value in stage.files():
+    if isinstance(value, str) and files_of(value, stage):
         return "<file>"
     if value is None or isinstance(value, bool | int | float | str):
         return one_number(value)
     raise RecipeError(f"stage {type(stage).__name__}: parameters must be plain values, not {type(value).__name__}")
+
+
+def files_of(value: str, stage: Stage) -> list[str]:
+    """The files of a stage that a parameter stands for: one of them, or a folder that holds them."""
+    return [path for path in stage.files() if path == value or Path(path).is_relative_to(value)]
 
 
 def one_number(value: Any) -> Any:

@@ -26,10 +26,10 @@ from curate.dataset import Dataset, Generation
 from curate.errors import BlastRadiusError, ColumnError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
 from curate.memory import FEWEST
 from curate.phases import Context, GenerationWork, PassWork, Phase, StepWork, dataset, merge_tallies, notes, view
-from curate.plan import Node, Pass, Plan, cut, plain_params, resolve
+from curate.plan import Node, Pass, Plan, cut, files_of, plain_params, resolve
 from curate.recipe import Recipe
 from curate.sources import InputFile, document_schema, inventory, splits
-from curate.stage import Expand, GlobalStage, params
+from curate.stage import Expand, GlobalStage, Stage, params
 from curate.stages import name_of
 from curate.storage import (
     TEMPORARY,
@@ -595,6 +595,8 @@ class _Engine:
         )
         names = ["recipe.yaml", "run.json", "plan.json", "summary.json", "ledger.parquet"]
         names += [f"{folder}/{name}" for folder in self.context.generations for name in ("manifest.json", "schema.parquet")]
+        kept = (f"index/{node.key}/index.json" for node in self.plan.nodes)
+        names += [name for name in kept if (self.root / name).is_file()]
         checksums = {**self._checksums, **{name: sha256_file(self.root / name) for name in names}}
         write_bytes(self.root / CHECKSUMS, canonical(checksums))
         report.write(self.root)
@@ -621,11 +623,16 @@ def _portable(recipe: Recipe) -> dict[str, Any]:
     next(iter(found["source"].values())).pop("paths")
     found["tokenizer"] = tokens.identity(recipe.tokenizer)
     for item, entry in zip(recipe.stages, found["stages"], strict=True):
-        files = {path: f"sha256:{sha256_file(path)}" for path in item.stage.files()}
         for key, value in entry.items():
             if isinstance(value, dict):
-                entry[key] = {k: files.get(v, v) if isinstance(v, str) else v for k, v in value.items()}
+                entry[key] = {k: _contents(v, item.stage) for k, v in value.items()}
     return found
+
+
+def _contents(value: Any, stage: Stage) -> Any:
+    """The digest of the file that a parameter stands for, else the parameter."""
+    files = files_of(value, stage) if isinstance(value, str) else []
+    return f"sha256:{sha256_file(files[0])}" if files else value
 
 
 def _provenance() -> dict[str, Any]:

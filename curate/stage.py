@@ -29,6 +29,7 @@ import pyarrow as pa
 from curate.errors import StageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import polars as pl
 
@@ -79,8 +80,8 @@ class Task:
     rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters are for
     people and never decide anything: what a map stage counts is shown as notes under the stage, at the end of a run and in its
     report ("12 documents of unknown language"), what a step of a fit counts is in the record of the task. shards: names of
-    all shards, in order. partitions: of the fit whose `summarize` runs. There is no seed here: a stage that draws has a
-    parameter `seed`, which its fingerprint knows.
+    all shards, in order. partitions: of the fit whose `summarize` runs. root: the run folder, where there is one. There is no
+    seed here: a stage that draws has a parameter `seed`, which its fingerprint knows.
     """
 
     phase: str
@@ -91,6 +92,7 @@ class Task:
     shards: Sequence[str] = ()
     partitions: int = 1
     counters: dict[str, int] = field(default_factory=dict)
+    root: Path | None = None
 
     def count(self, key: str, n: int = 1) -> None:
         """Add n to a counter of this task's record."""
@@ -112,6 +114,12 @@ class Task:
             if known is stage or stage_id == stage:
                 return folder
         raise StageError(f"phase {self.phase}: no state of {stage!r} here; name the id of an earlier global stage")
+
+    def kept(self, stage: Stage) -> Path:
+        """Folder of the run for what a global stage keeps beyond it, for other runs: `index/<stage>` with its fingerprint."""
+        if self.root is None:
+            raise StageError(f"{type(stage).__name__}: an index is kept in a run folder, and there is none in memory")
+        return self.root / "index" / self.folder(stage).name
 
     def state(self, stage: Stage | str) -> pa.Table:
         """What the fit of a global stage found: its whole table, or the rows of this shard if it decides rows."""
@@ -239,13 +247,15 @@ class Step:
     With `reads` set, the step has one task per shard and `fn(task, batches)` is given the surviving batches with these
     columns (the planner lets the first such step share the pass of the stages before it). Else the step has `tasks` tasks and
     `fn(task)` works in `task.folder(stage)`. `fn` must be picklable: a bound method or a partial of a module-level function.
-    Every file that it writes goes through `curate.storage`, so that nobody can read half of it.
+    Every file that it writes goes through `curate.storage`, so that nobody can read half of it. rows: for a later step with
+    `reads` that needs only some rows, gives their numbers (uint32, ascending, of surviving rows), so that no others are read.
     """
 
     name: str
     fn: Callable[..., None]
     tasks: int = 1
     reads: tuple[str, ...] | None = None
+    rows: Callable[[Task], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +291,13 @@ class GlobalStage(Stage):
         """One table out of all partitions, in order."""
         return _concat(tables)
 
+    def rethresholded(self, threshold: float) -> tuple[GlobalStage, str] | None:
+        """This stage with another threshold, and the step from which its fit has to be run again; None if it has none.
+
+        Raises ValueError where the evidence of the fit does not reach so far.
+        """
+        return None
+
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         """The phases of the fit, in order."""
         from curate import fit
@@ -305,6 +322,16 @@ class Result:
 
     kept: pa.Table
     dropped: pa.Table
+    again: Callable[[float], Result] | None = field(default=None, repr=False, compare=False)
+
+    def rethreshold(self, threshold: float) -> Result:
+        """What the stage would have decided with another threshold, from the evidence that it has already.
+
+        Raises ValueError where the stage has no threshold, or the evidence does not reach so far.
+        """
+        if self.again is None:
+            raise ValueError("this stage has no threshold to be moved")
+        return self.again(threshold)
 
     def to_polars(self) -> pl.DataFrame:
         """The kept documents as a Polars frame."""

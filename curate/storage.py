@@ -144,25 +144,36 @@ def read_table(path: Path | str, columns: Sequence[str] | None = None) -> pa.Tab
         return file.read(columns=None if columns is None else list(columns), use_threads=False).combine_chunks()
 
 
-def write_partitioned(path: Path | str, schema: pa.Schema, parts: Iterable[tuple[int, pa.Table]]) -> None:
-    """One row group per (partition, table) pair; which group is whose stands in the footer."""
-    groups: dict[int, int] = {}
-    with TableWriter(path, schema, codec="lz4") as writer:
+def write_partitioned(path: Path | str, schema: pa.Schema, parts: Iterable[tuple[int, pa.Table]], codec: str = "lz4") -> None:
+    """One row group per (partition, table) pair; which group is whose stands in the footer. A partition may come again."""
+    groups: list[tuple[int, int]] = []
+    with TableWriter(path, schema, codec=codec) as writer:
         for partition, table in parts:
             if table.num_rows:
-                groups[partition] = len(groups)
+                groups.append((partition, len(groups)))
                 writer.write(table)
-        writer.metadata({"partitions": orjson.dumps([[p, g] for p, g in groups.items()]).decode()})
+        writer.metadata({"partitions": orjson.dumps(groups).decode()})
 
 
-def read_partition(path: Path | str, partition: int) -> pa.Table:
-    """The rows of one partition of a file made by `write_partitioned`; an empty table if it has none."""
+def read_partition(path: Path | str, partition: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one partition of a file made by `write_partitioned`, in order; an empty table if it has none."""
     with open_table(path) as file:
-        stored = (file.schema_arrow.metadata or {}).get(b"partitions") or file.metadata.metadata[b"partitions"]
-        group = dict(orjson.loads(stored)).get(partition)
-        if group is None:
+        groups = _groups_of(file, partition)
+        if not groups:
             return file.schema_arrow.remove_metadata().empty_table()
-        return file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
+        names = None if columns is None else list(columns)
+        return file.read_row_groups(groups, columns=names, use_threads=False).replace_schema_metadata(None)
+
+
+def partition_rows(path: Path | str, partition: int) -> int:
+    """How many rows one partition of a file made by `write_partitioned` has."""
+    with open_table(path) as file:
+        return sum(file.metadata.row_group(group).num_rows for group in _groups_of(file, partition))
+
+
+def _groups_of(file: pq.ParquetFile, partition: int) -> list[int]:
+    stored = (file.schema_arrow.metadata or {}).get(b"partitions") or file.metadata.metadata[b"partitions"]
+    return [group for p, group in orjson.loads(stored) if p == partition]
 
 
 def remove_tree(folder: Path) -> None:

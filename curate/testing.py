@@ -226,6 +226,8 @@ def run_over(stage: Stage, table: pa.Table, shards: int = 1, batch: int = 1024) 
 
 
 def _fit(stage: GlobalStage, task: Task, parts: Sequence[pa.Table], batch: int) -> None:
+    from curate.phases import rows_of
+
     for step in stage.steps(len(parts), sum(map(len, parts))):
         if step.reads is None:
             for rank in range(step.tasks):
@@ -233,7 +235,9 @@ def _fit(stage: GlobalStage, task: Task, parts: Sequence[pa.Table], batch: int) 
             continue
         names = list(dict.fromkeys((ROW, *step.reads)))
         for shard, part in enumerate(parts):
-            step.fn(replace(task, rank=shard, shard=shard, counters={}), _batches(part.select(names), batch))
+            here = replace(task, rank=shard, shard=shard, counters={})
+            rows = None if step.rows is None else step.rows(here)
+            step.fn(here, rows_of(_batches(part.select(names), batch), rows))
 
 
 def _numbered(table: pa.Table) -> pa.Table:

@@ -1,0 +1,314 @@
+"""Shingles of texts: 64-bit hashes of every n consecutive words, or characters, after a normalisation that does no harm.
+
+A text becomes words, whose hashes are chained into prefixes; the hash of a shingle is a difference of two prefixes, so its
+cost does not depend on n. What a code point becomes stands in one table: its folded form, or that it separates, is left out,
+or is a word of its own (scripts without spaces). Accents are stripped for Latin, Greek and Cyrillic only: in Indic scripts,
+Arabic or Thai the marks are letters in all but name.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from curate.kernels.chars import LIMIT, MARK, SPACE, UNSPACED, WORD, bits_of, inline_kernel, kernel, tables
+
+OTHER = 0x80  # in the table of bytes: not ASCII
+LEFT_OUT, OWN, ATTACHED = 1 << 29, 1 << 30, 1 << 31  # beside the folded code point in the table of code points
+FOLDED = (1 << 21) - 1
+ZERO = ord("0")
+# Diacritics for Latin, Greek and Cyrillic, where they stand as characters of their own.
+DIACRITICS = ((0x300, 0x36F), (0x483, 0x487))
+
+SPREAD = np.uint64(0x9E3779B97F4A7C15)
+BASE = np.uint64(0xD6E8FEB86659FD93)
+
+
+class Folding(NamedTuple):
+    """What becomes of each character: `ascii` (256,) uint8, `points` (LIMIT + 1,) uint32.
+
+    In `ascii`, 0 separates and `OTHER` begins a character of several bytes; in `points`, 0 separates. The last of `points` says
+    whether those beyond the table that are neither letters nor marks are parts of words.
+    """
+
+    ascii: np.ndarray
+    points: np.ndarray
+    collapse: bool
+
+
+@functools.lru_cache(maxsize=8)
+def folding(lowercase: bool, strip_accents: bool, fold_digits: bool, strip_punctuation: bool) -> Folding:
+    """The tables of a normalisation. fold_digits: a run of decimal digits becomes one zero."""
+    bits, lower = tables()
+    points = np.arange(LIMIT, dtype=np.uint32)
+    stripped = np.zeros(LIMIT, bool)
+    if strip_accents:
+        for cp in range(0x80, LIMIT):
+            whole = unicodedata.normalize("NFD", chr(cp))
+            if whole != chr(cp) and _has_accents(whole[0]) and all(unicodedata.category(c) == "Mn" for c in whole[1:]):
+                points[cp] = ord(whole[0])
+        for low, high in DIACRITICS:
+            stripped[low : high + 1] = True
+    if lowercase:
+        points = lower[points]
+    if fold_digits:
+        points[[cp for cp in range(LIMIT) if chr(cp).isdecimal()]] = ZERO
+    within = bits & WORD != 0 if strip_punctuation else bits & SPACE == 0
+    own = (bits & UNSPACED != 0) & (bits & MARK == 0)
+    points[bits & MARK != 0] |= np.uint32(ATTACHED)
+    points[own] |= np.uint32(OWN)
+    points[~within & ~own] = 0
+    points[0] = 0 if strip_punctuation else 1  # 0 is what separates
+    points[stripped] = LEFT_OUT
+    points = np.append(points, np.uint32(not strip_punctuation))
+    ascii = np.full(256, OTHER, np.uint8)
+    ascii[:128] = points[:128]
+    return Folding(ascii, points, fold_digits)
+
+
+def _has_accents(base: str) -> bool:
+    return unicodedata.name(base, "").startswith(("LATIN", "GREEK", "CYRILLIC"))
+
+
+@inline_kernel
+def mix(x):
+    """A 64-bit hash of a 64-bit value, one to one."""
+    x ^= x >> np.uint64(32)
+    x *= SPREAD
+    x ^= x >> np.uint64(29)
+    return x
+
+
+@kernel
+def _beyond(cp, bits, points):
+    """What the table of code points would say about one beyond it."""
+    kind = bits_of(bits, cp)
+    if kind & MARK:
+        return np.uint32(cp | ATTACHED)
+    if kind & UNSPACED:
+        return np.uint32(cp | OWN)
+    return np.uint32(cp) if points[LIMIT] else np.uint32(0)
+
+
+@inline_kernel
+def _wide(data, at, end):
+    """(code point, bytes) of a character of several bytes."""
+    c = np.int64(data[at])
+    if c < 0xE0:
+        if at + 1 < end:
+            return (c & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, 2
+    elif c < 0xF0:
+        if at + 2 < end:
+            return (c & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F, 3
+    elif at + 3 < end:
+        high = (c & 0x07) << 18 | (np.int64(data[at + 1]) & 0x3F) << 12
+        return high | (np.int64(data[at + 2]) & 0x3F) << 6 | np.int64(data[at + 3]) & 0x3F, 4
+    return np.int64(0), 1
+
+
+@kernel
+def _word_prefixes(data, start, end, ascii, points, bits, collapse, prefixes):
+    """Chained hashes of the words of a text: `prefixes[k]` covers the first k words; returns the number of words.
+
+    A word is hashed eight bytes at a time; a character beyond ASCII counts as three bytes, of which the first is its plane, so
+    that it is no run of ASCII characters.
+    """
+    words = 0
+    total = np.uint64(0)
+    prefixes[0] = total
+    held, size, value = np.uint64(0), np.uint64(0), np.uint64(0)
+    zero = False  # the character before is a folded digit
+    alone = False  # the word is a character of a script without spaces
+    at = start
+    while at < end:
+        c = np.uint64(ascii[data[at]])
+        wide = c == np.uint64(OTHER)
+        at += 1
+        if not wide and c != np.uint64(0):
+            if alone:
+                total = total * BASE + mix(value ^ held ^ size * SPREAD)
+                words += 1
+                prefixes[words] = total
+                held, size, value, alone, zero = np.uint64(0), np.uint64(0), np.uint64(0), False, False
+            if collapse and c == np.uint64(ZERO):
+                if zero:
+                    continue
+                zero = True
+            else:
+                zero = False
+            held = held << np.uint64(8) | c
+            size += np.uint64(1)
+            if size & np.uint64(7) == np.uint64(0):
+                value = mix(value ^ held)
+                held = np.uint64(0)
+            continue
+        own = False
+        if wide:
+            at -= 1
+            cp, width = _wide(data, at, end)
+            at += width
+            what = points[cp] if cp < LIMIT else _beyond(cp, bits, points)
+            if what & np.uint32(LEFT_OUT):
+                continue
+            own = what & np.uint32(OWN) != np.uint32(0)
+            c = np.uint64(what & np.uint32(FOLDED))
+            if not (own or c == np.uint64(0) or (alone and not what & np.uint32(ATTACHED))):
+                if collapse and c == np.uint64(ZERO):
+                    if zero:
+                        continue
+                    zero = True
+                else:
+                    zero = False
+        # a separator, the beginning of a word of its own, what follows one, or more of a word
+        if size and (own or c == np.uint64(0) or (alone and not what & np.uint32(ATTACHED))):
+            total = total * BASE + mix(value ^ held ^ size * SPREAD)
+            words += 1
+            prefixes[words] = total
+            held, size, value, alone = np.uint64(0), np.uint64(0), np.uint64(0), False
+            zero = collapse and c == np.uint64(ZERO)
+        if c != np.uint64(0):
+            alone = alone or own
+            for shift in (np.uint64(16), np.uint64(8), np.uint64(0)):
+                if c >= np.uint64(0x80) or shift == np.uint64(0):
+                    held = held << np.uint64(8) | (c >> shift & np.uint64(0xFF))
+                    size += np.uint64(1)
+                    if size & np.uint64(7) == np.uint64(0):
+                        value = mix(value ^ held)
+                        held = np.uint64(0)
+    if size:
+        total = total * BASE + mix(value ^ held ^ size * SPREAD)
+        words += 1
+        prefixes[words] = total
+    return words
+
+
+@kernel
+def _char_prefixes(data, start, end, ascii, points, bits, collapse, prefixes):
+    """Chained hashes of the characters of the words of a text, with one space where something separates them."""
+    count = 0
+    total = np.uint64(0)
+    prefixes[0] = total
+    zero = gap = False
+    at = start
+    while at < end:
+        what = np.uint32(ascii[data[at]])
+        if what == np.uint32(OTHER):
+            cp, width = _wide(data, at, end)
+            at += width
+            what = points[cp] if cp < LIMIT else _beyond(cp, bits, points)
+            if what & np.uint32(LEFT_OUT):
+                continue
+        else:
+            at += 1
+        c = np.uint64(what & np.uint32(FOLDED))
+        if c == np.uint64(0):
+            gap, zero = count > 0, False
+            continue
+        if collapse and c == np.uint64(ZERO):
+            if zero:
+                continue
+            zero = True
+        else:
+            zero = False
+        if gap:
+            total = total * BASE + mix(np.uint64(32))
+            count += 1
+            prefixes[count] = total
+            gap = False
+        total = total * BASE + mix(c)
+        count += 1
+        prefixes[count] = total
+    return count
+
+
+@kernel
+def shingles_of(data, start, end, ascii, points, bits, collapse, chars, ngram, power, prefixes, out):
+    """Write the hashes of all shingles of a text to `out`, repeats included; returns how many.
+
+    power: `BASE` to the n-th; prefixes, out: uint64, longer than the text has units.
+    """
+    if chars:
+        units = _char_prefixes(data, start, end, ascii, points, bits, collapse, prefixes)
+    else:
+        units = _word_prefixes(data, start, end, ascii, points, bits, collapse, prefixes)
+    count = units - ngram + 1
+    for i in range(count):
+        out[i] = mix(prefixes[i + ngram] - prefixes[i] * power)
+    return max(count, 0)
+
+
+def power_of(ngram: int) -> np.uint64:
+    """`BASE` to the n-th, modulo 2^64."""
+    return np.uint64(pow(int(BASE), ngram, 1 << 64))
+
+
+@inline_kernel
+def room(size, chars):
+    """Units that a text of so many bytes has at most, and one: two words have a byte between them, or are of three each."""
+    return size + 2 if chars else size // 2 + 3
+
+
+@numba.njit(cache=True, nogil=True)
+def _shingle_sets(bounds, data, ascii, points, bits, collapse, chars, ngram, power):
+    n = len(bounds) - 1
+    longest = np.int64(0)
+    total = np.int64(0)
+    for i in range(n):
+        size = np.int64(bounds[i + 1] - bounds[i])
+        longest = max(longest, size)
+        total += room(size, chars)
+    prefixes, found = np.empty(room(longest, chars), np.uint64), np.empty(room(longest, chars), np.uint64)
+    slots = 16
+    while slots < 2 * room(longest, chars):
+        slots *= 2
+    table, stamps = np.empty(slots, np.uint64), np.zeros(slots, np.uint32)
+    out = np.empty(total, np.uint64)
+    ends = np.zeros(n + 1, np.int64)
+    used = np.int64(0)
+    for i in range(n):
+        count = shingles_of(
+            data, bounds[i], bounds[i + 1], ascii, points, bits, collapse, chars, ngram, power, prefixes, found
+        )  # fmt: skip
+        used += distinct(found, count, table, stamps, np.uint32(i + 1), out[used:])
+        ends[i + 1] = used
+    return ends, out[:used].copy()
+
+
+@kernel
+def distinct(values, count, table, stamps, stamp, out):
+    """Write the distinct ones of the first `count` values to `out` in order; returns how many.
+
+    table, stamps: a hash table with at least twice as many slots as values, a power of two; a slot is taken where its stamp is
+    `stamp`, so that it need not be cleared.
+    """
+    slots = np.int64(16)
+    while slots < 2 * count:
+        slots *= 2
+    last = np.uint64(slots - 1)
+    used = 0
+    for k in range(count):
+        value = values[k]
+        at = value & last
+        while stamps[at] == stamp and table[at] != value:
+            at = (at + np.uint64(1)) & last
+        if stamps[at] != stamp:
+            stamps[at], table[at] = stamp, value
+            out[used] = value
+            used += 1
+    return used
+
+
+def shingle_sets(bounds: np.ndarray, data: np.ndarray, fold: Folding, ngram: int, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 bounds, uint64 hashes): the distinct shingles of each text, in the order of their first place.
+
+    bounds, data: int32 offsets and bytes of the texts (UTF-8). A text with fewer than `ngram` units has none.
+    """
+    return _shingle_sets(bounds, data, *_tables(fold), unit == "char", ngram, power_of(ngram))
+
+
+def _tables(fold: Folding) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    return fold.ascii, fold.points, tables()[0], fold.collapse
