@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import corpus
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -536,3 +538,37 @@ def test_conformance(stage):
     rows = [None if i % 11 == 3 else [float("nan")] * 6 if i % 17 == 5 else row for i, row in enumerate(rounded(matrix))]
     dates = [None if i % 7 == 0 else f"2026-01-{1 + i % 28:02d}" for i in range(120)]
     check_stage(stage, table_of(rows, pa.float16(), 6, date=pa.array(dates)))
+
+
+RECIPE = """\
+name: meaning
+source: auto
+stages:
+  - where: {sql: "n % 13 <> 4"}
+  - semantic_dedup: {threshold: 0.9, clusters: 9, prefer: quality}
+    max_drop: 0.9
+output: {validation: 0}
+"""
+
+
+@needs_faiss
+def test_runs_are_the_same_with_any_number_of_workers(tmp_path):
+    matrix, source = planted(1500, 16, seed=29, noise=0.1)
+    table = matrix_table(matrix, n=pa.array(range(1500)), quality=pa.array(np.random.default_rng(0).random(1500)))
+    noise = np.random.default_rng(1)
+    texts = pa.array([noise.bytes(4500).hex() for _ in range(1500)])  # three files of 4.5 MB are three shards
+    table = table.set_column(table.column_names.index("text"), "text", texts)
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        pq.write_table(table.slice(500 * i, 500), tmp_path / "in" / f"{i}.parquet", compression="none")
+    recipe = corpus.recipe(tmp_path, RECIPE)
+    found = []
+    for workers in (0, 1, 2):
+        run = tmp_path / f"run{workers}"
+        done = corpus.curate("run", recipe, "-i", tmp_path / "in", "-o", run, "-w", workers, check=0)
+        drops = sorted((run / "drops").glob("semantic_dedup-*/*.parquet"))
+        found.append([path.read_bytes() for path in drops])
+        assert "semantic_dedup.duplicate" in done.stdout + done.stderr
+    assert found[0] == found[1] == found[2] and len(found[0]) == 3
+    dropped = sum(pq.read_metadata(path).num_rows for path in drops)
+    assert 0.8 * (source >= 0).sum() < dropped < (source >= 0).sum()
