@@ -38,13 +38,13 @@ LOAD = 1.5  # slots of a table for each key
 REPEATS, NAMED = 1, 2
 
 GROUPS = pa.schema(
-    [(ROW, pa.uint32()), ("start", pa.uint32()), ("count", pa.uint32())]
+    [(ROW, pa.uint32()), ("start", pa.uint32()), ("count", pa.uint16())]
     + [(name, pa.uint64()) for name in ("anchor", "a", "b")]
 )
 WINDOWS = pa.schema([(ROW, pa.uint32()), ("start", pa.uint32()), ("a", pa.uint64()), ("b", pa.uint64())])
 FOUND = pa.schema([("shard", pa.uint32()), (ROW, pa.uint32()), ("start", pa.uint32()), ("count", pa.uint32())])
-VERDICTS = FOUND.append(pa.field("verdict", pa.uint8()))
-NAMES = pa.schema([(ROW, pa.uint32()), ("start", pa.uint32()), ("count", pa.uint32()), ("partition", pa.uint32())])
+VERDICTS = pa.schema([*FOUND.remove(3), ("count", pa.uint16()), ("verdict", pa.uint8())])
+NAMES = pa.schema([(ROW, pa.uint32()), ("start", pa.uint32()), ("count", pa.uint16()), ("partition", pa.uint32())])
 RANGES = pa.schema([(ROW, pa.uint32()), ("begin", pa.uint32()), ("end", pa.uint32())])
 
 
@@ -183,7 +183,7 @@ def _groups(stage: SubstringDedup, parts: int, task: Task, batches: Batches) -> 
 
 def _compare(stage: SubstringDedup, task: Task) -> None:
     folder, limit = task.folder(stage), task.memory_limit
-    records = Records(folder / "summarize" / "groups", task.shards, task.rank, limit // 2, 36)
+    records = Records(folder / "summarize" / "groups", task.shards, task.rank, limit // 2, 34)
     everywhere = stage.keep == "none"
     again, many = _seen(records, ("a", "b"), limit // 4, everywhere)
     different = [~stood for stood in again]  # the first of each kind of group

@@ -202,7 +202,7 @@ def groups(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(text, start, count, anchor, a, b) of the groups of all texts, in order.
 
-    text (uint32): which one; start (uint32): token at which the first window of the group begins; count (uint32): windows;
+    text (uint32): which one; start (uint32): token at which the first window of the group begins; count (uint16): windows;
     anchor, a, b (uint64): hash of the anchor, and the residues of all tokens of the group.
     """
     longest = _longest(offsets, np.arange(len(offsets) - 1))
@@ -213,7 +213,7 @@ def groups(
     span = size - gram  # a window holds the grams from its start to start + span
     powers_a, powers_b = _powers(size + span)
     most = int(offsets[-1] - offsets[0])
-    texts, starts, counts = np.empty(most, np.uint32), np.empty(most, np.uint32), np.empty(most, np.uint32)
+    texts, starts, counts = np.empty(most, np.uint32), np.empty(most, np.uint32), np.empty(most, np.uint16)
     anchors, sums_a, sums_b = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
     leading = _ONE
     for _ in range(gram):
@@ -437,8 +437,8 @@ def cut(
 
 
 @numba.njit(cache=True, nogil=True)
-def spans(data: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First byte and end of each token of one text (int32)."""
+def tokens(data: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hash (uint64), first byte and end (int32) of each token of one text."""
     hashes, begins, ends = np.empty(len(data), np.uint64), np.empty(len(data), np.int32), np.empty(len(data), np.int32)
     n = _tokens(data, 0, len(data), table, hashes, begins, ends)
-    return begins[:n].copy(), ends[:n].copy()
+    return hashes[:n].copy(), begins[:n].copy(), ends[:n].copy()

@@ -135,7 +135,7 @@ stages = st.builds(
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_tokens_of_any_text(text):
-    begins, ends = kernels.spans(np.frombuffer(text.encode(), np.uint8), kernels.kinds())
+    _, begins, ends = kernels.tokens(np.frombuffer(text.encode(), np.uint8), kernels.kinds())
     assert [text.encode()[a:b].decode() for a, b in zip(begins, ends, strict=True)] == words_of(text)
 
 
