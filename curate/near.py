@@ -13,19 +13,30 @@ all of the corpus. Partitions follow the number of documents; the memory limit s
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import fit, index
+from curate.errors import StageError
 from curate.stage import ROW, Batches, Step, Task
-from curate.storage import TableWriter, open_table, partition_rows, read_json, read_partition, write_json, write_partitioned
+from curate.storage import (
+    TableWriter,
+    atomic,
+    open_table,
+    partition_rows,
+    read_json,
+    read_partition,
+    write_json,
+    write_partitioned,
+)
 
 if TYPE_CHECKING:
     from curate.stages.minhash import MinHash
@@ -36,7 +47,6 @@ LEADERS = 64  # with which the documents of a large component are compared
 KEY_BYTES = 48  # of a key while a range of them is sorted: itself, its document, the order, the edges
 SHARES = 4  # a buffer takes the memory limit over this, since what it becomes takes as much again
 INDEX_PARTITIONS = 256  # of the keys of an index, by their upper bits
-MOST_BYTES = 1 << 30  # of a binary column in one piece
 LEADS, DUPLICATE, CONTAINED, UNRESOLVED = range(4)
 OLD = np.uint64(1 << 63)  # of a cluster that an indexed document leads
 
@@ -50,7 +60,7 @@ GATHERED = pa.schema(
         ("id", pa.string()),
         ("prefer", pa.binary()),  # in the order of the values, null for none
         ("size", pa.uint32()),  # shingles
-        ("shingles", pa.binary()),
+        ("start", pa.int64()),  # where they begin in the file beside
     ]
 )
 DECISIONS = pa.schema(
@@ -296,30 +306,63 @@ def members(stage: MinHash, task: Task) -> np.ndarray:
 
 
 class _Gathering:
-    """Candidates by partition of their component, as many at a time as may be held."""
+    """Writes candidates by partition of their component, as many at a time as may be held, and beside them their shingles: bare
+    uint64, since they are most of it."""
 
-    def __init__(self, parts: int, memory: int):
-        self._parts, self._most = parts, min(MOST_BYTES, memory // SHARES)
-        self._held: list[pa.Table] = []
-        self._size = 0
+    def __init__(self, path: Path, parts: int, memory: int):
+        self._path, self._parts, self._most = path, parts, memory // SHARES
+        self._held: list[tuple[pa.Table, np.ndarray]] = []
+        self._size = self._written = 0
 
-    def push(self, table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-        self._held.append(table)
-        self._size += table.nbytes
-        if self._size >= self._most:
-            yield from self.rest()
+    def write(self, candidates: Iterator[tuple[pa.Table, np.ndarray]]) -> None:
+        """candidates: tables without the last column of GATHERED, and the shingles of all of their rows."""
+        with atomic(_beside(self._path)) as temporary, temporary.open("wb") as file:
+            write_partitioned(self._path, GATHERED, self._partitioned(candidates, file), codec="none")
 
-    def rest(self) -> Iterator[tuple[int, pa.Table]]:
+    def _partitioned(self, candidates: Iterator[tuple[pa.Table, np.ndarray]], file: BinaryIO) -> Iterator[tuple[int, pa.Table]]:
+        for table, hashes in candidates:
+            if self._parts == 1:
+                self._held.append((table, hashes[:0]))
+                hashes.tofile(file)
+            else:
+                self._held.append((table, hashes.copy()))
+                self._size += hashes.nbytes
+                if self._size >= self._most:
+                    yield from self._rest(file)
+        yield from self._rest(file)
+
+    def _rest(self, file: BinaryIO) -> Iterator[tuple[int, pa.Table]]:
+        from curate.kernels.leaders import copy_spans
+
         if not self._held:
             return
-        table = pa.concat_tables(self._held).combine_chunks()
+        table = pa.concat_tables([held for held, _ in self._held]).combine_chunks()
+        if self._parts > 1:
+            part = _spread(table["component"].to_numpy(), self._parts)
+            order = np.argsort(part, kind="stable")
+            size = table["size"].to_numpy().astype(np.int64)
+            hashes = np.concatenate([shingles for _, shingles in self._held])
+            ordered = np.empty_like(hashes)
+            copy_spans(_starts_of(size)[order], hashes, _starts_of(size[order]), size[order], ordered)
+            ordered.tofile(file)
+            table, part = table.take(pa.array(order)), part[order]
+        else:
+            part = np.zeros(len(table), np.uint64)
+        size = table["size"].to_numpy().astype(np.int64)
+        table = table.append_column("start", pa.array(_starts_of(size) + self._written))
+        self._written += int(size.sum())
         self._held, self._size = [], 0
-        part = _spread(table["component"].to_numpy(), self._parts)
-        if self._parts == 1:
-            yield 0, table
-            return
-        for p in np.unique(part):
-            yield int(p), table.filter(pa.array(part == p))
+        bounds = np.searchsorted(part, np.arange(self._parts + 1))
+        for p, (a, b) in enumerate(itertools.pairwise(bounds)):
+            yield p, table.slice(a, b - a)
+
+
+def _starts_of(sizes: np.ndarray) -> np.ndarray:
+    return np.cumsum(sizes) - sizes
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.shingles")
 
 
 def _spread(component: np.ndarray, parts: int) -> np.ndarray:
@@ -333,22 +376,23 @@ def gather(stage: MinHash, parts: int, task: Task, batches: Batches) -> None:
     rows, component = _members(stage, task, task.shard or 0)
     start = _starts(stage, task)[task.shard or 0]
 
-    def tables() -> Iterator[tuple[int, pa.Table]]:
-        held = _Gathering(parts, task.memory_limit)
+    def tables() -> Iterator[tuple[pa.Table, np.ndarray]]:
+        room: np.ndarray | None = None
         for batch in batches:
             row = batch[ROW].to_numpy()
             prefer = [_ordered(batch[name]) for name in preferred(stage)] or [pa.nulls(len(row), pa.binary())]
+            size, hashes = _shingles(stage, batch, room)
+            room = hashes.base if isinstance(hashes.base, np.ndarray) else room
             columns = [
                 pa.array(component[np.searchsorted(rows, row)]),
                 pa.array(row.astype(np.uint64) + np.uint64(start)),
                 batch["id"],
                 *prefer,
-                *_shingles(stage, batch),
+                pa.array(size),
             ]
-            yield from held.push(pa.table(columns, schema=GATHERED))
-        yield from held.rest()
+            yield pa.table(columns, names=GATHERED.names[:-1]), hashes
 
-    write_partitioned(task.folder(stage) / "gather" / task.shards[task.shard or 0], GATHERED, tables(), codec="none")
+    _Gathering(task.folder(stage) / "gather" / task.shards[task.shard or 0], parts, task.memory_limit).write(tables())
 
 
 def _ordered(values: pa.Array) -> pa.Array:
@@ -364,16 +408,17 @@ def _ordered(values: pa.Array) -> pa.Array:
     return plain.take(pa.array(np.maximum(at, 0), mask=~scored))
 
 
-def _shingles(stage: MinHash, batch: pa.RecordBatch) -> list[pa.Array]:
-    """Numbers of distinct shingles, and the shingles: of the texts as they are verified."""
+def _shingles(stage: MinHash, batch: pa.RecordBatch, room: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(uint32 numbers of distinct shingles, uint64 all of them): of the texts as they are verified; none if they are not.
+
+    room: an array that the shingles may be written to.
+    """
     from curate.kernels.shingles import shingle_sets
 
     if not _verified(stage):
-        return [pa.array(np.zeros(len(batch), np.uint32)), pa.nulls(len(batch), pa.binary())]
-    bounds, hashes = shingle_sets(*_texts(batch), _fold(stage, False), stage.ngram, stage.unit)
-    offsets = pa.py_buffer((bounds * 8).astype(np.int32))
-    packed = pa.Array.from_buffers(pa.binary(), len(batch), [None, offsets, pa.py_buffer(hashes)])
-    return [pa.array(np.diff(bounds).astype(np.uint32)), packed]
+        return np.zeros(len(batch), np.uint32), np.empty(0, np.uint64)
+    bounds, hashes = shingle_sets(*_texts(batch), _fold(stage, False), stage.ngram, stage.unit, room)
+    return np.diff(bounds).astype(np.uint32), hashes
 
 
 # --------------------------------------------------------------------------------------------- verify
@@ -387,15 +432,16 @@ def verify(stage: MinHash, task: Task) -> None:
     own = int(starts[len(task.shards)])
     sources = [folder / "gather" / name for name in task.shards]
     sources += [folder / "gather" / f"index-{k:05d}" for k in range(len(old.parts) if old else 0)]
-    table, source, within = _gathered(sources, task.rank)
+    table, source = _gathered(sources, task.rank)
     if not len(table):
         fit.write_decisions(stage, task, NOTHING)
         return
     order = _in_order(stage, table, own)
     component = table["component"].to_numpy()[order]
     if _verified(stage):
-        cluster = _Clusters(stage, component, table["size"].to_numpy()[order], source[order], within[order], sources, task)
-        kind, leader, similarity, value = cluster.decide()
+        size, start = (table[c].to_numpy()[order].astype(np.int64) for c in ("size", "start"))
+        clusters = _Clusters(stage, component, size, start, source[order], sources, task.memory_limit)
+        kind, leader, similarity, value = clusters.decide()
     else:
         first = np.flatnonzero(np.diff(component, prepend=~component[:1]) != 0)
         leader = np.repeat(first, np.diff(np.append(first, len(component))))
@@ -436,13 +482,11 @@ def verify(stage: MinHash, task: Task) -> None:
     )
 
 
-def _gathered(sources: Sequence[Path], part: int) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """(a table of all candidates of a partition, without their shingles; int64 source and row there of each)."""
-    tables = [read_partition(path, part, GATHERED.names[:-1]) for path in sources]
-    counts = [len(table) for table in tables]
-    within = np.concatenate([np.arange(n) for n in counts])
-    table = pa.concat_tables([t for t in tables if len(t)] or tables[:1]).combine_chunks()
-    return table, np.repeat(np.arange(len(sources)), counts), within
+def _gathered(sources: Sequence[Path], part: int) -> tuple[pa.Table, np.ndarray]:
+    """(a table of all candidates of a partition, int64 source of each)."""
+    tables = [read_partition(path, part) for path in sources]
+    table = pa.concat_tables(tables or [GATHERED.empty_table()]).combine_chunks()
+    return table, np.repeat(np.arange(len(sources)), [len(t) for t in tables])
 
 
 def _in_order(stage: MinHash, table: pa.Table, own: int) -> np.ndarray:
@@ -470,7 +514,7 @@ def _in_order(stage: MinHash, table: pa.Table, own: int) -> np.ndarray:
 class _Clusters:
     """Leaders and what goes with them, for candidates in order; their shingles are read a range at a time.
 
-    component, size (shingles), source and within (where the shingles stand): of each candidate, in order.
+    component, size (shingles), start and source (where the shingles stand): of each candidate, in order.
     """
 
     def __init__(
@@ -478,14 +522,14 @@ class _Clusters:
         stage: MinHash,
         component: np.ndarray,
         size: np.ndarray,
+        start: np.ndarray,
         source: np.ndarray,
-        within: np.ndarray,
         sources: Sequence[Path],
-        task: Task,
+        memory: int,
     ):
-        self._stage, self._component, self._size = stage, component, size.astype(np.int64)
-        self._source, self._within, self._sources, self._part = source, within, sources, task.rank
-        self._most = max(1, task.memory_limit // SHARES // 8)
+        self._stage, self._component, self._size = stage, component, size
+        self._start, self._source, self._sources = start, source, sources
+        self._most = max(1, memory // SHARES // 8)
         first = np.flatnonzero(np.diff(component, prepend=~component[:1]) != 0)
         members = np.diff(np.append(first, len(component)))
         most = np.where(members > stage.verify_sample, LEADERS, np.iinfo(np.int64).max)
@@ -555,12 +599,13 @@ class _Clusters:
             if leads is not None:
                 role[:] = np.where(leads[at], kernel.LEADER, kernel.TESTED)
             role[: len(carried)] = kernel.LEADER
-            bounds = np.concatenate([[0], np.cumsum(self._size[at])]).astype(np.int64)
-            hashes = self._load(at, bounds)
+            starts, hashes = self._load(at)
             found = np.empty(len(at), np.int64)
             alike, inside = np.full(len(at), np.nan), np.full(len(at), np.nan)
+            step = np.int64(self._stage.ngram)
             kernel.absorb(
-                bounds, hashes, self._component[at], role, self._limit[at], jaccard, share, strict, found, alike, inside
+                starts, self._size[at], hashes, self._component[at], role, self._limit[at],
+                jaccard, share, strict, step, found, alike, inside,
             )  # fmt: skip
             goes = np.flatnonzero((found >= 0) & (found != np.arange(len(at))))
             result[at[goes]] = at[found[goes]]
@@ -572,24 +617,33 @@ class _Clusters:
             start = end
         return result
 
-    def _load(self, at: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        """The shingles of these candidates, one after the other."""
-        from curate.kernels.leaders import copy_spans
-
-        hashes = np.empty(int(bounds[-1]), np.uint64)
-        for source in np.unique(self._source[at]):
-            mine = np.flatnonzero(self._source[at] == source)
-            table = read_partition(self._sources[source], self._part, ["shingles"])
-            before = 0
-            for chunk in table["shingles"].chunks:
-                here = mine[(self._within[at[mine]] >= before) & (self._within[at[mine]] < before + len(chunk))]
-                _, offsets, data = chunk.buffers()
-                where = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64) // 8
-                values = np.frombuffer(data, np.uint64, count=int(where[-1])) if data is not None else hashes[:0]
-                rows = self._within[at[here]] - before
-                copy_spans(where[rows], values, bounds[here], self._size[at[here]], hashes)
-                before += len(chunk)
-        return hashes
+    def _load(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 where each begins, uint64) the shingles of these candidates, in the order of the files."""
+        in_file = at[np.lexsort((self._start[at], self._source[at]))]
+        size, start, source = self._size[in_file], self._start[in_file], self._source[in_file]
+        target = _starts_of(size)
+        hashes = np.empty(int(size.sum()), np.uint64)
+        room = memoryview(hashes.view(np.uint8).data)
+        apart = np.ones(len(in_file), bool)  # from the one before, in its file
+        apart[1:] = (source[1:] != source[:-1]) | (start[1:] != start[:-1] + size[:-1])
+        first = np.flatnonzero(apart)
+        last = np.append(first[1:], len(in_file)) - 1
+        with contextlib.ExitStack() as stack:
+            files: dict[int, BinaryIO] = {}
+            for a, b in zip(first.tolist(), last.tolist(), strict=True):
+                where = int(source[a])
+                if where not in files:
+                    stack.close()  # one at a time
+                    files = {where: stack.enter_context(_beside(self._sources[where]).open("rb"))}
+                files[where].seek(8 * int(start[a]))
+                wanted = room[8 * int(target[a]) : 8 * int(target[b] + size[b])]
+                if files[where].readinto(wanted) != len(wanted):  # type: ignore[attr-defined]
+                    raise StageError(
+                        f"minhash: {_beside(self._sources[where])} ends too soon: delete the run's state and run again"
+                    )
+        starts = np.empty(len(self._component), np.int64)
+        starts[in_file] = target
+        return starts[at], hashes
 
 
 # --------------------------------------------------------------------------------------------- indexes
@@ -620,14 +674,13 @@ def gather_index(stage: MinHash, parts: int, task: Task) -> None:
     old = index_of(stage)
     path = task.folder(stage) / "gather" / f"index-{task.rank:05d}"
     if old is None or not old.parts:
-        write_partitioned(path, GATHERED, ())
+        _Gathering(path, parts, task.memory_limit).write(iter(()))
         return
     shard = len(task.shards) + task.rank
     rows, component = _members(stage, task, shard)
     start = np.uint64(_starts(stage, task)[shard])
 
-    def tables() -> Iterator[tuple[int, pa.Table]]:
-        held = _Gathering(parts, task.memory_limit)
+    def tables() -> Iterator[tuple[pa.Table, np.ndarray]]:
         first = 0
         with open_table(old.parts[task.rank].files["documents"]) as file:
             for group in range(file.metadata.num_row_groups):
@@ -641,13 +694,24 @@ def gather_index(stage: MinHash, parts: int, task: Task) -> None:
                         table["id"],
                         pa.nulls(len(table), pa.binary()),
                         table["size"],
-                        table["shingles"],
                     ]
-                    yield from held.push(pa.table(columns, schema=GATHERED))
+                    yield pa.table(columns, names=GATHERED.names[:-1]), _unpacked(table["shingles"].combine_chunks())
                 first += count
-        yield from held.rest()
 
-    write_partitioned(path, GATHERED, tables(), codec="none")
+    _Gathering(path, parts, task.memory_limit).write(tables())
+
+
+def _packed(hashes: np.ndarray, sizes: np.ndarray) -> pa.Array:
+    """Shingles as a binary column."""
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64) * 8]).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(hashes)])
+
+
+def _unpacked(column: pa.Array) -> np.ndarray:
+    """The shingles of such a column, one after the other."""
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    return np.frombuffer(data or b"", np.uint8)[bounds[0] : bounds[-1]].view(np.uint64)
 
 
 INDEXED = pa.schema([("id", pa.string()), ("size", pa.uint32()), ("shingles", pa.binary())])
@@ -671,7 +735,9 @@ def write_index(stage: MinHash, task: Task, batches: Batches) -> None:
             key, has = _band_keys(stage, batch)
             batch = batch.filter(pa.array(has))
             found.append((key[has], (np.arange(len(batch)) + count).astype(np.uint32)))
-            writer.write(pa.table([batch["id"], *_shingles(stage, batch)], schema=INDEXED))
+            size, hashes = _shingles(stage, batch)
+            packed = _packed(hashes, size) if _verified(stage) else pa.nulls(len(batch), pa.binary())
+            writer.write(pa.table([batch["id"], pa.array(size), packed], schema=INDEXED))
             count += len(batch)
     key, row = _sorted(stage, found) if found else (np.empty(0, np.uint64), np.empty(0, np.uint32))
     bounds = np.append(np.searchsorted(key, _lows(INDEX_PARTITIONS)), len(key))

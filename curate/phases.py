@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -590,22 +591,21 @@ def in_memory(stage: Stage, data: Any) -> Result:
     batches = list(rebatch(table.append_column(ROW, pa.array(np.arange(len(table), dtype=np.uint32))).to_batches()))
     if isinstance(stage, Expand):
         return _expand_in_memory(stage, node, batches, table)
-    scratch = tempfile.mkdtemp(prefix="curate-")
+    scratch = _Scratch()
     again = None
-    try:
-        if isinstance(stage, GlobalStage):
-            _fit_in_memory(node, batches, table, scratch)
-            if type(stage).rethresholded is not GlobalStage.rethresholded:
-                again = partial(_again, node, batches, table, scratch)
-        result = _decided(node, batches, table, scratch, again)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    if again is None:
-        shutil.rmtree(scratch)
-    else:  # the evidence lives as long as the result
-        weakref.finalize(result, shutil.rmtree, scratch, ignore_errors=True)
-    return result
+    if isinstance(stage, GlobalStage):
+        _fit_in_memory(node, batches, table, scratch.path)
+        if type(stage).rethresholded is not GlobalStage.rethresholded:
+            again = partial(_again, node, batches, table, scratch)
+    return _decided(node, batches, table, scratch.path, again)
+
+
+class _Scratch:
+    """A temporary folder that lives as long as something names it: a result from whose evidence others can be made."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="curate-")
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _memory_task(node: Node, scratch: str) -> Task:
@@ -639,19 +639,16 @@ def rows_of(batches: Batches, rows: np.ndarray | None) -> Batches:
             yield batch
 
 
-def _again(node: Node, batches: list[pa.RecordBatch], table: pa.Table, scratch: str, threshold: float) -> Result:
+def _again(node: Node, batches: list[pa.RecordBatch], table: pa.Table, evidence: _Scratch, threshold: float) -> Result:
     stage = node.stage
     assert isinstance(stage, GlobalStage)
     found = stage.rethresholded(threshold)
     assert found is not None
     moved = replace(node, item=replace(node.item, stage=found[0]))
-    copied = tempfile.mkdtemp(prefix="curate-")
-    try:
-        shutil.copytree(scratch, copied, dirs_exist_ok=True)  # what it finds must not overwrite what this result was made of
-        _fit_in_memory(moved, batches, table, copied, found[1])
-        return _decided(moved, batches, table, copied, partial(_again, node, batches, table, scratch))
-    finally:
-        shutil.rmtree(copied)
+    copied = _Scratch()  # what it finds must not overwrite what the first result was made of
+    shutil.copytree(evidence.path, copied.path, dirs_exist_ok=True, copy_function=os.link)
+    _fit_in_memory(moved, batches, table, copied.path, found[1])
+    return _decided(moved, batches, table, copied.path, partial(_again, node, batches, table, evidence))
 
 
 def _decided(

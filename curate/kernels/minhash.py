@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from curate.kernels.chars import kernel
-from curate.kernels.shingles import SPREAD, Folding, _tables, mix, power_of, room, shingles_of
+from curate.kernels.shingles import PADDING, SPREAD, Folding, fold_arguments, longest_of, mix, power_of, room, shingles_of
 
 LANES = 32  # shingles are padded to a multiple of this, so that the vectorised loop has no remainder
 
@@ -46,17 +46,18 @@ def _minima(upper, count, factors, summands, signature):
 @numba.njit(cache=True, nogil=True)
 def _band_keys(bounds, data, ascii, points, bits, collapse, chars, ngram, power, factors, summands, bands):
     n, rows = len(bounds) - 1, len(factors) // bands
-    longest = np.int64(0)
-    for i in range(n):
-        longest = max(longest, np.int64(bounds[i + 1] - bounds[i]))
+    longest = longest_of(bounds)
     prefixes, found = np.empty(room(longest, chars), np.uint64), np.empty(room(longest, chars), np.uint64)
+    wide = np.empty((longest + PADDING) // 8 + 1, np.uint64)
+    narrow, edges = wide.view(np.uint8), np.empty(longest + 2, np.int32)
     upper = np.empty(room(longest, chars) + LANES, np.uint32)
     signature = np.empty(len(factors), np.uint32)
     keys = np.zeros((n, bands), np.uint64)
     counts = np.zeros(n, np.uint32)
     for i in range(n):
         count = shingles_of(
-            data, bounds[i], bounds[i + 1], ascii, points, bits, collapse, chars, ngram, power, prefixes, found
+            data, bounds[i], bounds[i + 1], ascii, points, bits, collapse, chars, ngram, power,
+            narrow, wide, edges, prefixes, found,
         )  # fmt: skip
         counts[i] = count
         if count == 0:
@@ -84,4 +85,4 @@ def band_keys(
     the number of the band is in the key, so keys of all bands may be sorted together.
     """
     factors, summands = permutations(bands * rows, seed)
-    return _band_keys(bounds, data, *_tables(fold), unit == "char", ngram, power_of(ngram), factors, summands, bands)
+    return _band_keys(bounds, data, *fold_arguments(fold), unit == "char", ngram, power_of(ngram), factors, summands, bands)
