@@ -24,8 +24,8 @@ def halves(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the rows that have a direction, int64; their vectors, float16 with one row each).
 
     values: lists of floating-point numbers, of a fixed size or all of one length; or nulls. A row without a direction is null,
-    has a null, NaN or infinite component, or only zeros. Every vector is multiplied by a power of two, which changes no cosine:
-    so half precision goes in and comes out unchanged, and other precisions are rounded to eleven bits a component.
+    has a null, NaN or infinite component, or only zeros. Half precision comes out as it is; of other precisions every vector is
+    multiplied by a power of two, which changes no cosine, and rounded to eleven bits a component.
     Raises ValueError where `values` is something else.
     """
     kind = values.type
@@ -48,15 +48,15 @@ def halves(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     if flat.null_count:
         flat = pc.fill_null(flat.cast(pa.float64()), float("nan"))
     numbers = flat.to_numpy(zero_copy_only=False).reshape(len(rows), size)
-    top = 15  # the largest component comes below 2^15, which cannot round up to infinity
     if numbers.dtype == np.float16:
-        numbers, top = numbers.astype(np.float32), 16  # not rounded, so it may be larger, and nothing loses a bit
-    largest = np.abs(numbers).max(axis=1)
-    good = np.isfinite(largest) & (largest > 0)  # the maximum of a row with a NaN is NaN
-    if not good.all():
-        rows, numbers, largest = rows[good], numbers[good], largest[good]
-    _, exponents = np.frexp(largest)
-    return rows, np.ldexp(numbers, (top - exponents)[:, None]).astype(np.float16)
+        bits = (numbers.view(np.uint16) & np.uint16(0x7FFF)).max(axis=1)  # without the sign; infinity is 0x7C00, NaN above it
+        good = (bits > 0) & (bits < 0x7C00)
+        return (rows, numbers) if good.all() else (rows[good], numbers[good])
+    largest = np.abs(numbers).max(axis=1)  # NaN for a row with one
+    good = np.isfinite(largest) & (largest > 0)
+    _, exponents = np.frexp(largest[good])
+    scaled = np.ldexp(numbers if good.all() else numbers[good], (15 - exponents)[:, None])
+    return rows[good], scaled.astype(np.float16)  # the largest below 2^15, which cannot round up to infinity
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

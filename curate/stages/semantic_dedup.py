@@ -30,7 +30,7 @@ PER_CENTROID = 64
 NUMBERS = 1 << 27  # in the sample, at most: 512 MB
 OVERSAMPLE = 4  # so that the sample is whole though earlier stages have dropped up to three quarters
 DOCS_PER_PARTITION = 1 << 19
-LEADERS = 32_768  # in one cluster, at most
+LEADERS = 1 << 26  # numbers in those of one cluster, at most: 256 MB
 BLOCK = 256  # vectors that are compared at once
 LABELS = pa.schema([("duplicate_cluster", pa.uint64()), ("cluster_size", pa.uint32()), ("duplicate_of", pa.string())])
 DECISIONS = pa.schema(
@@ -45,7 +45,7 @@ DECISIONS = pa.schema(
     ]
 )
 _WITHOUT = "documents without an embedding, left alone"
-_UNRESOLVED = f"documents kept unresolved: their cluster has {LEADERS:,} different ones already"
+_UNRESOLVED = "documents kept unresolved, since their cluster has too many different ones before them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class SemanticDedup(GlobalStage):
     is null, or has a null, NaN or infinite number, or only zeros, is left alone and counted. threshold: smallest cosine at
     which two documents are duplicates, above 0 and at most 1; the paper's epsilon is 1 - threshold. clusters: k-means clusters
     within which documents are compared; more are faster, and miss pairs that a border divides. Not given, it is 1 for up to
-    4,096 documents with an embedding, else the square root of their number, at most 65,536. sample: vectors that the
+    4,096 documents with an embedding, else half the square root of their number, at most 65,536. sample: vectors that the
     clusters are trained on, chosen by a hash of (seed, file, record); not given, 64 a cluster, at least 4,096, and at most
     131,072 or 512 MB.
 
@@ -65,8 +65,8 @@ class SemanticDedup(GlobalStage):
     reaches the threshold, or else becomes a leader, and stays. prefer: `first` in input order; `longest` text in bytes;
     `newest` date (ISO 8601, none last); `outlying` (lowest cosine to the centroid, which is what the paper keeps), `central`
     (highest); or a column, whose highest value stays (null and NaN last). Ties but those of `first` go to the shorter id, then
-    the smaller one, then input order. A cluster has at most 32,768 leaders: what comes then and is close to none stays, and is
-    counted as unresolved.
+    the smaller one, then input order. The leaders of a cluster have at most 67 million numbers (174,762 leaders of 384): what
+    comes then and is close to none stays, and is counted as unresolved.
 
     mode: `drop`, or `label`, which drops nothing. seed: of the sample and of k-means.
 
@@ -123,6 +123,9 @@ class SemanticDedup(GlobalStage):
     def fit_reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(("id", self.column, "file", "record", *self._order_reads())))
 
+    def _assign_reads(self) -> tuple[str, ...]:
+        return tupledict.fromkeys(("id", self.column, *place, *self._order_reads())))
+
     def _order_reads(self) -> tuple[str, ...]:
         known = {"first": (), "longest": ("text_bytes",), "newest": ("date",), "central": (), "outlying": ()}
         return known.get(self.prefer, (self.prefer,))
@@ -138,7 +141,7 @@ class SemanticDedup(GlobalStage):
 
     def clusters_of(self, n: int) -> int:
         """The number of clusters for n vectors."""
-        return self.clusters or (1 if n <= SMALL else min(math.isqrt(n), CLUSTERS))
+        return self.clusters or (1 if n <= SMALL else min(math.isqrt(n) // 2, CLUSTERS))
 
     def sample_of(self, clusters: int) -> int:
         """How many vectors that many clusters are trained on, but for the limit on the numbers in them."""
@@ -152,7 +155,7 @@ class SemanticDedup(GlobalStage):
             centroids = [Step("sample", partial(_sample, self, n_docs), reads=reads), Step("centroids", partial(_train, self))]
         return [
             *centroids,
-            Step("assign", partial(_assign, self, parts, bool(centroids)), reads=self.fit_reads()),
+            Step("assign", partial(_assign, self, parts, bool(centroids)), reads=self._assign_reads()),
             Step("pairs", partial(_pairs, self), tasks=parts),
             Step("deliver", partial(fit.deliver, self, parts), tasks=fit.shard_groups(n_shards)),
         ]
@@ -500,9 +503,11 @@ class _Clusters:
             for group in groups:
                 table = file.read_row_group(group, use_threads=False)
                 centroid = table["centroid"].to_numpy()
-                table = table.filter(pa.array((centroid >= low) & (centroid < high)))
-                if not table.num_rows:
+                here = (centroid >= low) & (centroid < high)
+                if not here.any():
                     continue
+                if not here.all():
+                    table = table.filter(pa.array(here))
                 vectors = _unpacked(table["vector"])
                 if not done:
                     self._size = vectors.shape[1]
@@ -556,7 +561,7 @@ class _Clusters:
         from curate.kernels.vectors import Leaders
 
         stage, n = self._stage, len(order)
-        leaders = Leaders(self._size, stage.threshold, LEADERS)
+        leaders = Leaders(self._size, stage.threshold, max(1, LEADERS // self._size))
         number, cosine = np.empty(n, np.int64), np.empty(n)
         for at in range(0, n, BLOCK):
             part = slice(at, at + BLOCK)
