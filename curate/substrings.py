@@ -8,9 +8,10 @@
 5. repeats, per range of anchors: windows that stood before.
 6. deliver, per some shards: the union of both, as ranges of tokens, by document.
 
-Text is read in 1 and 4. What repeats a million times is a million records of 2 and one of 4. Records come in the order of the
-corpus, so the first of equals is the first that is met: a hash table of keys is all that a comparison holds, and where that
-would exceed the limit it goes over its records several times, each time for a part of the keys.
+Text is read in 1 and, of documents with a group that was named, in 4. What repeats a million times is a million records of 2
+and one of 4. Records come in the order of the corpus, so the first of equals is the first that is met: a hash table of keys is
+all that a comparison holds, and where that would exceed the limit it goes over its records several times, each time for a
+part of the keys.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def steps(stage: SubstringDedup, n_shards: int, n_docs: int) -> list[Step]:
         Step("groups", partial(_groups, stage, parts), reads=("text",)),
         Step("compare", partial(_compare, stage), tasks=parts),
         Step("sort", partial(_sort, stage, parts), tasks=tasks),
-        Step("windows", partial(_windows, stage, parts), reads=("text",)),
+        Step("windows", partial(_windows, stage), reads=("text",), rows=partial(_named, stage)),
         Step("repeats", partial(_repeats, stage), tasks=parts),
         Step("deliver", partial(_deliver, stage, parts), tasks=tasks),
     ]
@@ -264,7 +265,11 @@ def _union(ranges: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([pa.array(c.astype(np.uint32)) for c in columns], schema=RANGES)
 
 
-def _windows(stage: SubstringDedup, parts: int, task: Task, batches: Batches) -> None:
+def _named(stage: SubstringDedup, task: Task) -> np.ndarray:
+    return np.unique(read_table(task.folder(stage) / "reduce" / "names" / _name(task), [ROW])[ROW].to_numpy())
+
+
+def _windows(stage: SubstringDedup, task: Task, batches: Batches) -> None:
     from curate.kernels import substrings as kernels
     from curate.kernels.words import offsets_and_bytes
 

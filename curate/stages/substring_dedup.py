@@ -36,7 +36,8 @@ class SubstringDedup(GlobalStage):
 
     What goes is cut out as a range of bytes, from the first byte of its first token to the end of its last. Of the whitespace
     on its two sides, that with more line feeds stays, else that on the left; at an end of the text, the outer one. A space is
-    put where two tokens would become one.
+    put where two tokens would become one. The cut knows no sentences: it takes the words around a copied paragraph that
+    happen to be the same too, and it breaks source code; label such texts, and decide by the share.
 
     Equality is that of two residues of a polynomial of 64-bit hashes modulo 2^61 - 1: among 10^12 tokens a false match has a
     chance of about 10^-6, most of which is that of two passages that differ in one word whose hashes are equal. Memory

@@ -1,8 +1,10 @@
 """substring_dedup against a naive reading of its docstring, over every cut of the corpus and every limit of memory."""
 
 import functools
+import json
 import unicodedata
 
+import corpus
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from curate.errors import RecipeError
 from curate.kernels import substrings as kernels
 from curate.memory import as_table
 from curate.stage import Task
+from curate.stages.exact_dedup import ExactDedup
 from curate.stages.substring_dedup import SubstringDedup
 from curate.testing import hostile_texts, run_over
 
@@ -260,3 +263,21 @@ def test_real_statutes_borrow_from_each_other(shared_data):
     said = outcome(stage, given_texts, shards=4, batch=100)
     assert said == expected(stage, given_texts)
     assert sum(share > 0 for _, share, _ in said) > 10
+
+
+def test_runs_are_the_same_with_any_workers_and_memory(tmp_path):
+    corpus.mixed(tmp_path / "in", 450)
+    body = "name: s\nsource: auto\nstages:\n  - exact_dedup\n  - substring_dedup: {min_tokens: 6}\noutput: {validation: 0}\n"
+    recipe = corpus.recipe(tmp_path, body)
+    digests = set()
+    for workers, limit in ((0, "1GB"), (2, "1MB")):
+        run = tmp_path / f"run-{workers}"
+        done = corpus.curate("run", recipe, "-i", tmp_path / "in", "-o", run, "-w", workers, "--memory-limit", limit, check=0)
+        assert "repeated spans" in done.stdout
+        digests.add(json.loads((run / "output" / "manifest.json").read_text())["digest"])
+    assert len(digests) == 1
+    shards = sorted((run / "output" / "data").glob("*.parquet"))
+    exported = pa.concat_tables(pq.read_table(path, columns=["id", "text"]) for path in shards).to_pylist()
+    documents = pa.Table.from_pylist(corpus.rows(450), pa.schema([("id", pa.string()), ("text", pa.string())]))
+    alone = SubstringDedup(min_tokens=6)(ExactDedup()(documents).kept).kept.select(["id", "text"]).to_pylist()
+    assert sorted(exported, key=str) == sorted(alone, key=str)
