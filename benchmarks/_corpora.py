@@ -143,41 +143,48 @@ VOCABULARY = 100_000
 CHUNK = 20_000  # documents at a time
 MEAN_WORDS = 100
 SHARD = 100_000  # documents of a file
-POOL = 20_000  # originals that copies are made of, renewed as the corpus goes on
+COPIED = 0.2  # share of documents that are altered copies
+POOL = 8_000  # originals that copies are made of,
+RENEWED = 2_000  # of which each chunk replaces so many
 
 
 def _chunks(documents: int) -> Iterator[Any]:
-    """(offsets, word numbers) of CHUNK documents at a time: word ranks by Zipf's law, lengths lognormal.
+    """List arrays of word numbers, CHUNK documents at a time: words by Zipf's law, lengths lognormal.
 
-    A fifth of the documents are copies of an earlier one, from a pool of fixed size into which originals of every chunk go,
-    with up to a tenth of the words drawn anew. So the share of duplicates is the same at every size.
+    A fifth of each chunk are copies of documents in a pool of fixed size, some of which every chunk replaces by its own, with
+    up to a tenth of the words drawn anew. So the share of duplicates is the same from the first chunk on, and the memory too.
     """
     import numpy as np
+    import pyarrow as pa
 
     rng = np.random.default_rng(7)
     cumulative = np.cumsum(1.0 / np.arange(1, VOCABULARY + 1))
     cumulative /= cumulative[-1]
+
+    def drawn(n: int) -> Any:
+        return np.searchsorted(cumulative, rng.random(n)).astype(np.int32)
+
     pool: list[Any] = []
     for start in range(0, documents, CHUNK):
         n = min(CHUNK, documents - start)
-        lengths = np.clip(rng.lognormal(np.log(MEAN_WORDS) - 0.18, 0.6, n), 8, 2000).astype(np.int64)
-        copy = rng.random(n) < (0.2 if pool else 0.0)
-        source = rng.integers(0, max(len(pool), 1), n)
-        lengths[copy] = [len(pool[i]) for i in source[copy]]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        words = np.searchsorted(cumulative, rng.random(offsets[-1])).astype(np.int32)
-        share = rng.choice([0.0, 0.002, 0.01, 0.03, 0.1], n)
-        for i in np.flatnonzero(copy):
-            at = slice(offsets[i], offsets[i + 1])
-            new = rng.random(lengths[i]) < share[i]
-            words[at] = np.where(new, words[at], pool[source[i]])
-        for i in rng.choice(np.flatnonzero(~copy), min(n, POOL // 10), replace=False):
-            text = words[offsets[i] : offsets[i + 1]].copy()
+        copies = int(n * COPIED)
+        lengths = np.clip(rng.lognormal(np.log(MEAN_WORDS) - 0.18, 0.6, n - copies), 8, 2000).astype(np.int64)
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        words = drawn(bounds[-1])
+        for i in rng.choice(n - copies, min(n - copies, RENEWED if pool else POOL), replace=False):
+            text = words[bounds[i] : bounds[i + 1]].copy()
             if len(pool) < POOL:
                 pool.append(text)
             else:
                 pool[rng.integers(POOL)] = text
-        yield offsets, words
+        sources = [pool[i] for i in rng.integers(0, len(pool), copies)]
+        sizes = np.array([len(text) for text in sources], np.int64)
+        share = np.repeat(rng.choice([0.0, 0.002, 0.01, 0.03, 0.1], copies), sizes)
+        copied = np.concatenate([*sources, words[:0]])
+        copied = np.where(rng.random(len(copied)) < share, drawn(len(copied)), copied)
+        offsets = np.concatenate([bounds, bounds[-1] + np.cumsum(sizes)]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([words, copied])))
+        yield lists.take(pa.array(rng.permutation(n)))
 
 
 def zipfian(out: Path, documents: int) -> dict[str, Any]:
@@ -196,14 +203,14 @@ def zipfian(out: Path, documents: int) -> dict[str, Any]:
     vocabulary = pa.array(list(spelled))
     out.mkdir(parents=True, exist_ok=True)
     size, made, writer = 0, 0, None
-    for offsets, words in _chunks(documents):
+    for numbers in _chunks(documents):
         if made % SHARD == 0:
             if writer:
                 writer.close()
             schema = pa.schema([("id", pa.string()), ("text", pa.string())])
             writer = pq.ParquetWriter(out / f"part-{made // SHARD:05d}.parquet", schema, compression="zstd")
-        lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), vocabulary.take(pa.array(words)))
-        text = pc.binary_join(lists, " ")
+        spelt = pa.ListArray.from_arrays(numbers.offsets, vocabulary.take(numbers.values))
+        text = pc.binary_join(spelt, " ")
         n = len(text)
         ids = pc.cast(pa.array(np.arange(made, made + n)), pa.string())
         writer.write_table(pa.table({"id": ids, "text": text}), row_group_size=10_000)
