@@ -45,6 +45,7 @@ KEYS_PARTITION, VERIFY_PARTITION = 500_000, 250_000  # documents of a partition,
 MOST_PARTITIONS = 512
 LEADERS = 64  # with which the documents of a large component are compared
 KEY_BYTES = 48  # of a key while a range of them is sorted: itself, its document, the order, the edges
+LEAST = 1 << 16  # bytes of a buffer, however little memory there is
 SHARES = 4  # a buffer takes the memory limit over this, since what it becomes takes as much again
 INDEX_PARTITIONS = 256  # of the keys of an index, by their upper bits
 LEADS, DUPLICATE, CONTAINED, UNRESOLVED = range(4)
@@ -59,6 +60,7 @@ GATHERED = pa.schema(
         ("document", pa.uint64()),
         ("id", pa.string()),
         ("prefer", pa.binary()),  # in the order of the values, null for none
+        ("cluster", pa.uint64()),  # what a cluster is called that it leads
         ("size", pa.uint32()),  # shingles
         ("start", pa.int64()),  # where they begin in the file beside
     ]
@@ -109,9 +111,14 @@ def preferred(stage: MinHash) -> tuple[str, ...]:
     return {"first": (), "longest": ("text_bytes",), "newest": ("date",)}.get(stage.prefer, (stage.prefer,))
 
 
+def read_in_fit(stage: MinHash) -> tuple[str, ...]:
+    """The columns that the fit reads."""
+    place = ("file", "record") if stage.mode == "label" else ()
+    return tuple(dict.fromkeys(("text", "id", *preferred(stage), *place)))
+
+
 def _compared(stage: MinHash) -> tuple[str, ...]:
-    text = () if stage.verify == "off" else ("text",)
-    return tuple(dict.fromkeys((*text, "id", *preferred(stage))))
+    return tuple(c for c in read_in_fit(stage) if c != "text" or _verified(stage))
 
 
 def _verified(stage: MinHash) -> bool:
@@ -181,7 +188,7 @@ def _keyed(stage: MinHash, task: Task, batches: Batches, seen: dict[str, int]) -
 def _sorted(stage: MinHash, held: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     key = np.concatenate([found.ravel() for found, _ in held])
     row = np.concatenate([row for _, row in held])
-    order = np.argsort(key, kind="stable")
+    order = np.argsort(key)
     return key[order], row[order // stage.bands]
 
 
@@ -218,7 +225,7 @@ def candidates(stage: MinHash, ranges: int, task: Task) -> None:
     high = -(-((task.rank + 1) << 64) // ranges)
     count = sum(partition_rows(folder / "keys" / name, task.rank) for name in task.shards)
     count += int(starts[-1] - starts[shards]) * stage.bands // ranges
-    passes = max(1, -(-count * KEY_BYTES // (task.memory_limit // 2)))
+    passes = max(1, -(-count * KEY_BYTES // max(LEAST, task.memory_limit // 2)))
     bounds = [low + (high - low) * i // passes for i in range(passes + 1)]
     with TableWriter(folder / "edges" / f"{task.rank:05d}.parquet", EDGES, codec="lz4") as writer:
         for i in range(passes):
@@ -274,7 +281,7 @@ def components(stage: MinHash, ranges: int, task: Task) -> None:
 
     def parts(spill: Path) -> Iterator[tuple[int, pa.Table]]:
         nonlocal found
-        for base, labels in join(edges, int(starts[-1]), task.memory_limit // 2, spill):
+        for base, labels in join(edges, int(starts[-1]), max(LEAST, task.memory_limit // 2), spill):
             first = max(0, int(np.searchsorted(starts, base, side="right")) - 1)
             for shard in range(first, len(starts) - 1):
                 low, high = max(base, int(starts[shard])), min(base + len(labels), int(starts[shard + 1]))
@@ -380,7 +387,7 @@ def gather(stage: MinHash, parts: int, task: Task, batches: Batches) -> None:
         room: np.ndarray | None = None
         for batch in batches:
             row = batch[ROW].to_numpy()
-            prefer = [_ordered(batch[name]) for name in preferred(stage)] or [pa.nulls(len(row), pa.binary())]
+            prefer = [_ordered(name, batch[name]) for name in preferred(stage)] or [pa.nulls(len(row), pa.binary())]
             size, hashes = _shingles(stage, batch, room)
             room = hashes.base if isinstance(hashes.base, np.ndarray) else room
             columns = [
@@ -388,6 +395,7 @@ def gather(stage: MinHash, parts: int, task: Task, batches: Batches) -> None:
                 pa.array(row.astype(np.uint64) + np.uint64(start)),
                 batch["id"],
                 *prefer,
+                pa.array(_names(batch)) if stage.mode == "label" else pa.nulls(len(row), pa.uint64()),
                 pa.array(size),
             ]
             yield pa.table(columns, names=GATHERED.names[:-1]), hashes
@@ -395,12 +403,24 @@ def gather(stage: MinHash, parts: int, task: Task, batches: Batches) -> None:
     _Gathering(task.folder(stage) / "gather" / task.shards[task.shard or 0], parts, task.memory_limit).write(tables())
 
 
-def _ordered(values: pa.Array) -> pa.Array:
+def _names(batch: pa.RecordBatch) -> np.ndarray:
+    """uint64 of each document, the same wherever it stands: of its id, file and record."""
+    from curate.kernels.keys import hash128, order_hash
+
+    return hash128(batch["id"])[:, 0] ^ order_hash(0, batch["file"], batch["record"])
+
+
+def _ordered(name: str, values: pa.Array) -> pa.Array:
     """Values as binary in the same order; null where there is none (null, NaN)."""
     from curate.stages.quantile import has_score, ordered_bits
 
-    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return values.cast(pa.binary())
+    if not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
+        raise StageError(
+            f"minhash: prefer is {name!r}, a column of type {kind}, which has no order; give one of numbers or dates"
+        )
     scored = has_score(values)
     bits = ordered_bits(values.filter(pa.array(scored))).astype(">u8")
     plain = pa.Array.from_buffers(pa.binary(8), len(bits), [None, pa.py_buffer(bits)]).cast(pa.binary())
@@ -457,9 +477,6 @@ def verify(stage: MinHash, task: Task) -> None:
     at = np.flatnonzero(mine)
     shard = np.searchsorted(starts, document, side="right") - 1
     row = document - starts[shard]
-    address = shard.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)
-    address[document >= own] -= np.uint64(len(task.shards)) << np.uint64(32)
-    address[document >= own] |= OLD
     gone = (kind[at] == DUPLICATE) | (kind[at] == CONTAINED)
     ids = table["id"].take(pa.array(order[leader[at]], mask=~gone))
     alone = sizes[leader[at]] < 2
@@ -474,7 +491,7 @@ def verify(stage: MinHash, task: Task) -> None:
                 ids,
                 pa.array(similarity[at], mask=np.isnan(similarity[at])),
                 pa.array(value[at], mask=kind[at] != CONTAINED),
-                pa.array(address[leader[at]], mask=alone),
+                table["cluster"].take(pa.array(order[leader[at]], mask=alone)),
                 pa.array(sizes[leader[at]]),
             ],
             schema=DECISIONS,
@@ -562,9 +579,10 @@ class _Clusters:
         if lost.any():
             assert not isinstance(containment, str)
             stays = ~inside & (leader == everyone) & (kind == LEADS)
-            again = np.flatnonzero(lost | stays)
-            found = self._absorb(again, stays, threshold, containment, False, similarity, value)
-            kind[lost] = np.where(found[lost] < 0, UNRESOLVED, np.where(similarity[lost] >= threshold, DUPLICATE, CONTAINED))
+            found = self._absorb(by_size[(lost | stays)[by_size]], stays, threshold, containment, False, similarity, value)
+            kind[lost] = np.where(similarity[lost] >= threshold, DUPLICATE, CONTAINED)
+            kind[lost & (found == everyone)] = LEADS
+            kind[lost & (found < 0)] = UNRESOLVED
             leader[lost] = np.where(found[lost] < 0, everyone[lost], found[lost])
         gone = (kind == DUPLICATE) | (kind == CONTAINED)
         similarity[~gone] = value[~gone] = np.nan
@@ -580,14 +598,14 @@ class _Clusters:
         similarity: np.ndarray,
         value: np.ndarray,
     ) -> np.ndarray:
-        """Leaders of the candidates in this order; those of `leads` lead, and only the others are compared, where it is given.
+        """Leaders of the candidates in this order; where `leads` is given, these lead and go before the others.
 
         Returns for each candidate its leader, itself, or -1, and writes similarities of those that have another.
         """
         from curate.kernels import leaders as kernel
 
         if leads is not None:  # leaders before what is compared with them
-            order = order[np.lexsort((order, ~leads[order], self._component[order]))]
+            order = order[np.lexsort((np.arange(len(order)), ~leads[order], self._component[order]))]
         result = np.arange(len(self._component))
         carried = order[:0]
         start = 0
@@ -597,7 +615,7 @@ class _Clusters:
             at = np.concatenate([carried, order[start:end]])
             role = np.full(len(at), kernel.NEW, np.uint8)
             if leads is not None:
-                role[:] = np.where(leads[at], kernel.LEADER, kernel.TESTED)
+                role[leads[at]] = kernel.LEADER
             role[: len(carried)] = kernel.LEADER
             starts, hashes = self._load(at)
             found = np.empty(len(at), np.int64)
@@ -671,6 +689,8 @@ def index_of(stage: MinHash) -> index.Index | None:
 
 def gather_index(stage: MinHash, parts: int, task: Task) -> None:
     """The same as `gather`, for the documents of a part of an index that have a candidate."""
+    from curate.kernels.keys import hash128
+
     old = index_of(stage)
     path = task.folder(stage) / "gather" / f"index-{task.rank:05d}"
     if old is None or not old.parts:
@@ -693,6 +713,7 @@ def gather_index(stage: MinHash, parts: int, task: Task) -> None:
                         pa.array(rows[low:high].astype(np.uint64) + start),
                         table["id"],
                         pa.nulls(len(table), pa.binary()),
+                        pa.array(hash128(table["id"].combine_chunks())[:, 0] | OLD),
                         table["size"],
                     ]
                     yield pa.table(columns, names=GATHERED.names[:-1]), _unpacked(table["shingles"].combine_chunks())

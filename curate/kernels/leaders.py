@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.kernels.chars import inline_kernel, kernel
 
-NEW, LEADER, TESTED = 0, 1, 2  # roles: may become a leader; is one; is only compared
+NEW, LEADER = 0, 1  # roles: may become a leader; is one
 UNRESOLVED = -1
 
 
@@ -185,7 +185,7 @@ def absorb(
                 break
         if found >= 0:
             leader[d] = found
-        elif role[d] == TESTED or known >= most[d]:
+        elif known >= most[d]:
             leader[d] = UNRESOLVED
         else:
             leader[d] = d

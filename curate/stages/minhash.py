@@ -95,7 +95,7 @@ class MinHash(GlobalStage):
         return ()
 
     def fit_reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("text", "id", *near.preferred(self))))
+        return near.read_in_fit(self)
 
     def files(self) -> tuple[str, ...]:
         return () if self.against is None else (near.index_file(self),)
