@@ -124,7 +124,8 @@ class SemanticDedup(GlobalStage):
         return tuple(dict.fromkeys(("id", self.column, "file", "record", *self._order_reads())))
 
     def _assign_reads(self) -> tuple[str, ...]:
-        return tupledict.fromkeys(("id", self.column, *place, *self._order_reads())))
+        place = ("file", "record") if self.mode == "label" else ()
+        return tuple(dict.fromkeys(("id", self.column, *place, *self._order_reads())))
 
     def _order_reads(self) -> tuple[str, ...]:
         known = {"first": (), "longest": ("text_bytes",), "newest": ("date",), "central": (), "outlying": ()}
