@@ -1,0 +1,385 @@
+"""Lines and paragraphs of texts as 64-bit keys of what is left of them when case and spacing are folded, and texts rebuilt
+without some of them.
+
+Lines are what "\\n" separates, as `str.split("\\n")` has it: what stays keeps its bytes, a "\\r" before the end included. A
+line is blank if it holds nothing but whitespace. A unit is a line that is not blank, or a block: a run of such lines. Its key
+is a chain of multiplications over its folded characters, begun with the seed of its text, so that units of texts with
+different seeds (hosts) are different; 0 stands for a unit that is left alone. Units are numbered within their text.
+
+All texts are valid UTF-8.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from curate.kernels.chars import ALNUM, ALPHA, LIMIT, MARK, NOT_PUNCT, NUMERIC, bits_of, decode, inline_kernel, kernel, tables
+from curate.kernels.chars import SPACE as SPACE_BIT
+from curate.kernels.urls import hash_backward
+from curate.kernels.words import SPACE, space_at
+
+NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an address that no unit has
+_ROW = np.uint64(32)
+_PRIME = np.uint64(0x100000001B3)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # finaliser of splitmix64
+_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_BLANK = np.uint64(32)
+KEEP, EMPTY, REMOVE = 0, 1, 2
+
+_SKIP, _WIDE = -1, -2  # besides ASCII, and 32 for all whitespace, in `Folding.ascii`
+
+
+class Folding(NamedTuple):
+    """What counts as the same. ascii: what each byte counts as; worth: 1 for those that count towards least.
+
+    least: letters, marks and digits that a unit must have, lest it be left alone. blocks: whether units are blocks.
+    """
+
+    ascii: np.ndarray
+    worth: np.ndarray
+    bits: np.ndarray
+    lower: np.ndarray
+    case: bool
+    digits: bool
+    punctuation: bool
+    blocks: bool
+    least: int
+
+
+@functools.lru_cache(maxsize=16)
+def folding(case: bool, digits: bool, punctuation: bool, blocks: bool, least: int) -> Folding:
+    """Whether to ignore case, which digit it is, punctuation; whether units are blocks; and `least`."""
+    bits, lower = tables()
+    fold, worth = np.full(256, _WIDE, np.int64), np.zeros(256, np.int64)
+    for cp in range(128):
+        c = chr(cp)
+        fold[cp] = 32 if c.isspace() else ord(c.lower()) if case else cp
+        if digits and c.isdigit():
+            fold[cp] = ord("0")
+        if punctuation and not bits[cp] & NOT_PUNCT:
+            fold[cp] = _SKIP
+        worth[cp] = c.isalnum()
+    return Folding(fold, worth, bits, lower, case, digits, punctuation, blocks, least)
+
+
+@kernel
+def _mixed(h: np.uint64) -> np.uint64:
+    h = (h ^ (h >> _S30)) * _M1
+    h = (h ^ (h >> _S27)) * _M2
+    return h ^ (h >> _S31)
+
+
+@inline_kernel
+def _key(data, start, end, seed, folding):  # type: ignore[no-untyped-def]
+    """The key of a unit, or 0."""
+    h, worth, pending, begun = seed, 0, False, False
+    at = start
+    while at < end:
+        c = folding.ascii[data[np.uint64(at)]]
+        if c != _WIDE:
+            worth += folding.worth[data[np.uint64(at)]]
+            at += 1
+        else:
+            c, width = decode(data, at, end)
+            at += width
+            kind = bits_of(folding.bits, c)
+            worth += kind & (ALNUM | MARK) != 0
+            if kind & SPACE_BIT:
+                c = 32
+            elif folding.digits and kind & NUMERIC and not kind & ALPHA:
+                c = 48
+            elif folding.punctuation and not kind & NOT_PUNCT:
+                c = _SKIP
+            elif folding.case and c < LIMIT:
+                c = np.int64(folding.lower[c])
+        if c == 32:
+            pending = begun
+        elif c != _SKIP:
+            if pending:
+                h = (h ^ _BLANK) * _PRIME
+                pending = False
+            h = (h ^ np.uint64(c)) * _PRIME
+            begun = True
+    if worth < folding.least:
+        return _ZERO
+    return max(_mixed(h), _ONE)
+
+
+@kernel
+def _lines(data, start, end, begins, stops, blank):  # type: ignore[no-untyped-def]
+    """Writes begin, end and blankness of the lines of a text; returns how many there are."""
+    n, at = 0, start
+    while True:
+        begins[n] = at
+        while at < end:
+            width = space_at(data, at, end) if SPACE[data[np.uint64(at)]] else 0
+            if width == 0 or data[np.uint64(at)] == 10:
+                break
+            at += width
+        blank[n] = at == end or data[np.uint64(at)] == 10
+        while at < end and data[np.uint64(at)] != 10:
+            at += 1
+        stops[n] = at
+        n += 1
+        if at == end:
+            return n
+        at += 1
+
+
+@kernel
+def _most_lines(offsets, data):  # type: ignore[no-untyped-def]
+    """(lines of all texts; lines of the text with the most)."""
+    total, most = 0, 0
+    for i in range(len(offsets) - 1):
+        n = 1
+        for at in range(offsets[i], offsets[i + 1]):
+            n += data[np.uint64(at)] == 10
+        total += n
+        most = max(most, n)
+    return total, most
+
+
+@kernel
+def _unit_end(blank, first, n, blocks):  # type: ignore[no-untyped-def]
+    """Number of the line after a unit that begins with line `first`."""
+    after = first + 1
+    while blocks and after < n and not blank[after]:
+        after += 1
+    return after
+
+
+@kernel
+def _fresh(slots, stamps, stamp, key):  # type: ignore[no-untyped-def]
+    """Whether a key is new under this stamp. The table has a power of two of slots, half of them free."""
+    mask = np.uint64(len(slots) - 1)
+    place = key & mask
+    while stamps[place] == stamp:
+        if slots[place] == key:
+            return False
+        place = (place + _ONE) & mask
+    slots[place] = key
+    stamps[place] = stamp
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def unit_keys(
+    offsets: np.ndarray, data: np.ndarray, seeds: np.ndarray, wanted: np.ndarray, folding: Folding, distinct: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(uint64 key, uint32 text, uint32 unit) of all units with a key, in order.
+
+    seeds: uint64 for each text. wanted: bool for each text, of which the others have no units. distinct: a key that repeats
+    within a text is given once, where it stands first.
+    """
+    total, most = _most_lines(offsets, data)
+    keys, texts, units = np.empty(total, np.uint64), np.empty(total, np.uint32), np.empty(total, np.uint32)
+    begins, stops, blank = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
+    size = 4
+    while distinct and size < 2 * most:
+        size *= 2
+    slots, stamps = np.empty(size, np.uint64), np.full(size, -1, np.int32)
+    found = 0
+    for i in range(len(offsets) - 1):
+        if not wanted[i]:
+            continue
+        n = _lines(data, offsets[i], offsets[i + 1], begins, stops, blank)
+        line, unit = 0, 0
+        while line < n:
+            if blank[line]:
+                line += 1
+                continue
+            after = _unit_end(blank, line, n, folding.blocks)
+            key = _key(data, begins[line], stops[after - 1], seeds[i], folding)
+            if key != 0 and (not distinct or _fresh(slots, stamps, i, key)):
+                keys[found], texts[found], units[found] = key, i, unit
+                found += 1
+            unit += 1
+            line = after
+    return keys[:found], texts[:found], units[:found]
+
+
+@numba.njit(cache=True, nogil=True)
+def host_keys(starts: np.ndarray, ends: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """uint64 for each host, in any case of letters and without a leading `www.`; 0 for one without a dot or colon."""
+    keys = np.zeros(len(starts), np.uint64)
+    for i in range(len(starts)):
+        start, end = starts[i], ends[i]
+        named = False
+        for at in range(start, end):
+            named |= data[at] == 46 or data[at] == 58
+        if end - start > 4 and data[start + 3] == 46:
+            first, second, third = data[start] | 32, data[start + 1] | 32, data[start + 2] | 32
+            start += 4 * (first == 119 and second == 119 and third == 119)
+        if named:
+            keys[i] = max(hash_backward(data[start:end]), _ONE)
+    return keys
+
+
+class Removals(NamedTuple):
+    """Keys of units that go: ascending uint64, no two alike; where each value of their top bits begins; and the address
+    (row << 32 | unit) of the one that stays all the same, or NOWHERE."""
+
+    keys: np.ndarray
+    starts: np.ndarray
+    shift: np.uint64
+    stays: np.ndarray
+
+
+def removals(keys: np.ndarray, stays: np.ndarray | None = None) -> Removals:
+    """Keys (ascending) as `without` looks them up, about two to a place."""
+    bits = max(len(keys).bit_length() - 1, 1)
+    shift = np.uint64(64 - bits)
+    starts = np.searchsorted(keys, np.arange(1 << bits, dtype=np.uint64) << shift)
+    return Removals(
+        keys,
+        np.append(starts, len(keys)).astype(np.int64),
+        shift,
+        np.full(len(keys), NOWHERE) if stays is None else stays,
+    )
+
+
+@inline_kernel
+def _goes(removals, key, address):  # type: ignore[no-untyped-def]
+    place = key >> removals.shift
+    for i in range(removals.starts[place], removals.starts[place + _ONE]):
+        if removals.keys[i] == key:
+            return removals.stays[i] != address
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def without(
+    offsets: np.ndarray, data: np.ndarray, seeds: np.ndarray, rows: np.ndarray, removals: Removals, folding: Folding
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(int32 offsets, uint8 bytes) of the texts without the units that go; uint32 units and uint32 bytes that went, by text.
+
+    rows: uint32 for each text, its part in addresses. If no unit goes, the bytes are not copied, and empty. Where units
+    went, of the runs of blank lines around them the first stays, none at the ends of the text.
+    """
+    texts = len(offsets) - 1
+    _, most = _most_lines(offsets, data)
+    begins, stops, kind = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
+    blank = np.empty(most, np.bool_)
+    units_gone, bytes_gone = np.zeros(texts, np.uint32), np.zeros(texts, np.uint32)
+    bounds = np.zeros(texts + 1, np.int32)
+    out = np.empty(0, np.uint8)
+    first = np.int64(offsets[0])
+    written = 0
+    changed = False
+    for i in range(texts):
+        start, end = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        n = _lines(data, start, end, begins, stops, blank)
+        line, unit, gone = 0, np.uint64(0), 0
+        while line < n:
+            if blank[line]:
+                kind[line] = EMPTY
+                line += 1
+                continue
+            after = _unit_end(blank, line, n, folding.blocks)
+            key = _key(data, begins[line], stops[after - 1], seeds[i], folding)
+            goes = key != 0 and _goes(removals, key, np.uint64(rows[i]) << _ROW | unit)
+            kind[line:after] = REMOVE if goes else KEEP
+            gone += goes
+            unit += _ONE
+            line = after
+        if gone and not changed:
+            changed = True
+            out = np.empty(offsets[texts] - first, np.uint8)
+            written = start - first
+            out[:written] = data[first:start]
+        if gone:
+            before = written
+            written = _rebuilt(data, begins, stops, kind, n, out, written)
+            units_gone[i], bytes_gone[i] = gone, end - start - (written - before)
+        else:
+            if changed:
+                out[written : written + end - start] = data[start:end]
+            written += end - start
+        bounds[i + 1] = written
+    return bounds, out[:written] if changed else out, units_gone, bytes_gone
+
+
+@kernel
+def _rebuilt(data, begins, stops, kind, n, out, written):  # type: ignore[no-untyped-def]
+    """Writes the lines that stay; returns where the text ends."""
+    start, line, any_line = written, 0, False
+    while line < n:
+        after = line + 1  # lines from `line` to before `after` are copied as they are
+        following = after
+        if kind[line] != KEEP:
+            removed, low, high = False, -1, -1  # low, high: the first run of blank lines
+            following = line
+            while following < n and kind[following] != KEEP:
+                if kind[following] == REMOVE:
+                    removed = True
+                elif low < 0:
+                    low, high = following, following + 1
+                elif high == following:
+                    high += 1
+                following += 1
+            after = following
+            if removed:
+                if low < 0 or line == 0 or following == n:
+                    line = following
+                    continue
+                line, after = low, high
+        if any_line:
+            out[written] = 10
+            written += 1
+        any_line = True
+        for at in range(begins[line], stops[after - 1]):
+            out[written] = data[at]
+            written += 1
+        line = following
+    return max(written, start)
+
+
+def order(keys: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Indices (int64) that sort uint64 keys, spread evenly from `low` to `high`, both included; equal ones as they come.
+
+    One pass puts the keys into about half as many buckets as there are keys, where few are left to be put in order.
+    """
+    found, starts = _bucketed(keys, np.uint64(low), np.uint64(high))
+    for b in np.flatnonzero(np.diff(starts) > _MANY):  # a key that stands in many places, mostly
+        part = found[starts[b] : starts[b + 1]]
+        found[starts[b] : starts[b + 1]] = part[np.argsort(keys[part], kind="stable")]
+    return found
+
+
+_MANY = 64
+
+
+@numba.njit(cache=True, nogil=True)
+def _bucketed(keys: np.ndarray, low: np.uint64, high: np.uint64) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of the keys by bucket, in order in those with few; where each bucket begins)."""
+    n = len(keys)
+    span, shift = high - low, np.uint64(0)
+    while span >> shift >= np.uint64(max(n // 2, 2)):  # so a shift is at most 63
+        shift += _ONE
+    starts = np.zeros(np.int64(span >> shift) + 2, np.int64)
+    for i in range(n):
+        starts[((keys[i] - low) >> shift) + _ONE] += 1
+    for b in range(1, len(starts)):
+        starts[b] += starts[b - 1]
+    at, found = starts.copy(), np.empty(n, np.int64)
+    for i in range(n):
+        b = (keys[i] - low) >> shift
+        found[at[b]] = i
+        at[b] += 1
+    for b in range(len(starts) - 1):
+        begin, end = starts[b], starts[b + 1]
+        if end - begin > _MANY:
+            continue
+        for i in range(begin + 1, end):
+            moved = found[i]
+            key, j = keys[moved], i
+            while j > begin and keys[found[j - 1]] > key:
+                found[j] = found[j - 1]
+                j -= 1
+            found[j] = moved
+    return found, starts
