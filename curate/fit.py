@@ -51,8 +51,9 @@ def _summaries(stage: GlobalStage, task: Task) -> Iterator[pa.Table]:
             yield table
 
 
-def reduce(stage: GlobalStage, task: Task) -> None:
+def reduce(stage: GlobalStage, partitions: int, task: Task) -> None:
     """Reduce one partition over all shards."""
+    task = replace(task, partitions=partitions)
     tables = list(_summaries(stage, task))
     path = task.folder(stage) / "reduce" / f"{task.rank:05d}.parquet"
     if not tables:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from curate.errors import RecipeError
-from curate.storage import atomic, read_json, remove_tree, sha256_file, write_json
+from curate.storage import atomic, read_json, read_partition, remove_tree, sha256_file, write_json, write_partitioned
 
 FORMAT = "curate-index/1"
 NAME = "index.json"
+RANGES = 256  # of the keys of a part
+_SHIFT = np.uint64(56)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,24 @@ def _load(stage: str, version: int, params: tuple[tuple[str, Any], ...], path: P
 def part_path(folder: Path, number: int, what: str) -> Path:
     """Where a file of a part is to be written."""
     return folder / f"{number:05d}.{what}.parquet"
+
+
+def write_keys(path: Path, column: str, keys: pa.Table) -> None:
+    """Write the keys of a part, a table sorted by a uint64 column: by ranges of it, so that some may be read alone."""
+    values = keys[column].to_numpy()
+    bounds = np.append(np.searchsorted(values, np.arange(RANGES, dtype=np.uint64) << _SHIFT), len(values))
+    tables = ((p, keys.slice(a, b - a)) for p, (a, b) in enumerate(itertools.pairwise(bounds)))
+    write_partitioned(path, keys.schema, tables, codec="none")
+
+
+def keys_between(path: Path, column: str, low: int, high: int) -> Iterator[pa.Table]:
+    """The keys of a part from `low` on and below `high`, which may be 2^64."""
+    for p in range(low >> int(_SHIFT), ((high - 1) >> int(_SHIFT)) + 1):
+        table = read_partition(path, p)
+        values = table[column].to_numpy()
+        first, last = np.searchsorted(values, np.uint64(low)), np.searchsorted(values, np.uint64(high - 1), side="right")
+        if last > first:
+            yield table.slice(int(first), int(last - first))
 
 
 def close(

@@ -47,7 +47,6 @@ LEADERS = 64  # with which the documents of a large component are compared
 KEY_BYTES = 48  # of a key while a range of them is sorted: itself, its document, the order, the edges
 LEAST = 1 << 16  # bytes of a buffer, however little memory there is
 SHARES = 4  # a buffer takes the memory limit over this, since what it becomes takes as much again
-INDEX_PARTITIONS = 256  # of the keys of an index, by their upper bits
 LEADS, DUPLICATE, CONTAINED, UNRESOLVED = range(4)
 OLD = np.uint64(1 << 63)  # of a cluster that an indexed document leads
 
@@ -255,9 +254,8 @@ def _keys_between(
         yield within(read_partition(task.folder(stage) / "keys" / name, task.rank), start)
     old = index_of(stage)
     for start, part in zip(starts[len(task.shards) :], old.parts if old else (), strict=False):
-        width = (1 << 64) // INDEX_PARTITIONS
-        for p in range(low // width, (high - 1) // width + 1):
-            yield within(read_partition(part.files["keys"], p), start)
+        for table in index.keys_between(part.files["keys"], "key", low, high):
+            yield within(table, start)
 
 
 # --------------------------------------------------------------------------------------------- components
@@ -761,12 +759,7 @@ def write_index(stage: MinHash, task: Task, batches: Batches) -> None:
             writer.write(pa.table([batch["id"], pa.array(size), packed], schema=INDEXED))
             count += len(batch)
     key, row = _sorted(stage, found) if found else (np.empty(0, np.uint64), np.empty(0, np.uint32))
-    bounds = np.append(np.searchsorted(key, _lows(INDEX_PARTITIONS)), len(key))
-    tables = (
-        (p, pa.table([pa.array(key[a:b]), pa.array(row[a:b])], schema=KEYS))
-        for p, (a, b) in enumerate(itertools.pairwise(bounds))
-    )
-    write_partitioned(paths["keys"], KEYS, tables, codec="none")
+    index.write_keys(paths["keys"], "key", pa.table([pa.array(key), pa.array(row)], schema=KEYS))
     name = f"{task.shards[task.shard or 0]}.json"
     write_json(task.folder(stage) / "index" / name, {"documents": count, "files": index.described(paths)})
 

@@ -80,7 +80,7 @@ class Task:
     rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters are for
     people and never decide anything: what a map stage counts is shown as notes under the stage, at the end of a run and in its
     report ("12 documents of unknown language"), what a step of a fit counts is in the record of the task. shards: names of
-    all shards, in order. partitions: of the fit whose `summarize` runs. root: the run folder, where there is one. There is no
+    all shards, in order. partitions: of the fit at hand. root: the run folder, where there is one. There is no
     seed here: a stage that draws has a parameter `seed`, which its fingerprint knows.
     """
 
@@ -305,7 +305,7 @@ class GlobalStage(Stage):
         parts = self.partitions(n_docs)
         steps = [
             Step("summarize", partial(fit.summarize, self, n_docs), reads=self.fit_reads()),
-            Step("reduce", partial(fit.reduce, self), tasks=parts),
+            Step("reduce", partial(fit.reduce, self, parts), tasks=parts),
         ]
         if self.decides_rows:
             return [*steps, Step("deliver", partial(fit.deliver, self, parts), tasks=fit.shard_groups(n_shards))]

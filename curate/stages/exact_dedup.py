@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,8 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import index
 from curate.errors import StageError
-from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Task, with_columns
+from curate.fit import find_rows
+from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
+from curate.storage import read_json, write_json
 
 DOCS_PER_PARTITION = 2_000_000
 
@@ -25,6 +28,8 @@ class ExactDedup(GlobalStage):
     whitespace collapsed; a text of nothing else is compared as it is); or the name of any column, such as `url`. Of equals,
     the first in input order stays. A null is equal to nothing. Equality is that of 128-bit xxh3 hashes: among 10^12
     documents a false match has a chance of about 10^-15.
+    against: a run with an index, or an index: what it holds stays, and duplicates of it go. keep_index: keep the hashes and ids
+    of the documents that stay in `index/` of the run, with those of `against`.
 
     Columns written: none. Reasons: `exact_dedup.duplicate`, with `_duplicate_of` = id of the document that stays and
     `_similarity` = 1.
@@ -42,6 +47,22 @@ class ExactDedup(GlobalStage):
     example: ClassVar[dict[str, Any]] = {"by": "normalised"}
 
     by: str = "text"
+    against: str | None = None
+    keep_index: bool = False
+
+    def files(self) -> tuple[str, ...]:
+        return () if self.against is None else (str(index.find("exact_dedup", self.against)),)
+
+    def bound(self, columns: Collection[str]) -> Stage:
+        _index(self)  # one that does not fit is known before any work
+        return self
+
+    def steps(self, n_shards: int, n_docs: int) -> list[Step]:
+        found = super().steps(n_shards, n_docs)
+        if self.keep_index:
+            found.append(Step("index", partial(_write_index, self), reads=self.fit_reads()))
+            found.append(Step("close_index", partial(_close_index, self)))
+        return found
 
     def reads(self) -> tuple[str, ...]:
         return ()
@@ -76,15 +97,18 @@ class ExactDedup(GlobalStage):
                 yield int(p), table.filter(pa.array(part == p))
 
     def reduce(self, tables: Iterator[pa.Table], task: Task) -> pa.Table:
-        table = pa.concat_tables(list(tables)).combine_chunks()
+        old = list(_indexed(self, task))
+        table = pa.concat_tables([*old, *tables]).combine_chunks()
         high, low, shard, row = (table[c].to_numpy() for c in ("high", "low", "shard", "row"))
-        order = np.lexsort((row, shard, low, high))
+        young = np.arange(len(table)) >= sum(map(len, old))
+        order = np.lexsort((row, shard, young, low, high))
         high, low = high[order], low[order]
         first = np.ones(len(order), bool)
         first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
         starts = np.flatnonzero(first)
         task.peak("cluster", int(np.diff(np.append(starts, len(order))).max(initial=0)))
         keeper = order[starts[np.cumsum(first) - 1]]  # of each row, in the order of the keys
+        first |= ~young[order]  # what an index holds stays
         repeats = order[~first]
         return pa.table(
             {
@@ -101,16 +125,57 @@ class ExactDedup(GlobalStage):
         return partial(_mark, state["row"].to_numpy(), state["duplicate_of"].combine_chunks())
 
 
+KEYS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("id", pa.string())])
+
+
+def _index(stage: ExactDedup) -> index.Index | None:
+    if stage.against is None:
+        return None
+    return index.load("exact_dedup", type(stage).version, {"by": stage.by}, stage.against)
+
+
+def _indexed(stage: ExactDedup, task: Task) -> Iterator[pa.Table]:
+    """What an index holds of the partition at hand, as tables of `summarize`."""
+    old = _index(stage)
+    for part in old.parts if old else ():
+        bounds = [-(-(p << 32) // task.partitions) for p in (task.rank, task.rank + 1)]  # of the upper half of `high`
+        for table in index.keys_between(part.files["keys"], "high", bounds[0] << 32, bounds[1] << 32):
+            nothing = pa.array(np.zeros(len(table), np.uint32))
+            yield pa.table(
+                [table["high"], table["low"], nothing, nothing, table["id"]], names=["high", "low", "shard", "row", "id"]
+            )
+
+
+def _write_index(stage: ExactDedup, task: Task, batches: Batches) -> None:
+    """The keys of the documents of one shard that stay."""
+    state = task.state(stage)
+    gone = state["row"].combine_chunks() if state.num_rows else pa.array([], pa.uint32())
+    tables = []
+    for _, table in stage.summarize(batches, replace(task, partitions=1)):
+        tables.append(pa.table(table).filter(pc.invert(pc.is_in(table["row"], gone))).select(KEYS.names))
+    table = pa.concat_tables([KEYS.empty_table(), *tables]).sort_by("high").combine_chunks()
+    old = _index(stage)
+    number = (len(old.parts) if old else 0) + (task.shard or 0)
+    path = index.part_path(task.kept(stage), number, "keys")
+    index.write_keys(path, "high", table)
+    name = f"{task.shards[task.shard or 0]}.json"
+    write_json(task.folder(stage) / "index" / name, {"documents": len(table), "files": index.described({"keys": path})})
+
+
+def _close_index(stage: ExactDedup, task: Task) -> None:
+    made = [read_json(task.folder(stage) / "index" / f"{name}.json") for name in task.shards]
+    index.close(task.kept(stage), "exact_dedup", type(stage).version, {"by": stage.by}, _index(stage), made)
+
+
 def _mark(rows: np.ndarray, duplicate_of: pa.Array, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Reasons for the rows of the batch that are among `rows` (ascending)."""
     wanted = batch[ROW].to_numpy()
-    at = np.searchsorted(rows, wanted)
-    hit = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == wanted) if len(rows) else np.zeros(len(wanted), bool)
+    hit, at = find_rows(rows, wanted)
     mask = pa.array(~hit)  # of nulls
     reason = pa.nulls(len(wanted), pa.string()).fill_null("exact_dedup.duplicate")
     columns = {
         REASON: pc.if_else(mask, pa.scalar(None, pa.string()), reason),
-        "_duplicate_of": duplicate_of.take(pa.array(np.where(hit, at, 0), mask=~hit)),
+        "_duplicate_of": duplicate_of.take(pa.array(at, mask=~hit)),
         "_similarity": pa.array(np.ones(len(wanted)), mask=~hit),
     }
     return with_columns(batch, columns)

@@ -137,3 +137,37 @@ def test_revisions_in_real_data(shared_data):
     expected = by_dictionary([" ".join(t.split()) for t in table["text"].to_pylist()])
     dropped = set(ExactDedup(by="normalised")(table).dropped["id"].to_pylist())
     assert {table["id"][row].as_py() for row, _ in expected} <= dropped
+
+
+def test_an_index_is_kept_added_to_and_deduplicated_against(tmp_path, monkeypatch):
+    import json
+
+    from curate.errors import RecipeError
+    from curate.recipe import loads
+
+    monkeypatch.setattr("curate.stages.exact_dedup.DOCS_PER_PARTITION", 3)
+
+    def run(name, texts, options):
+        source = tmp_path / f"{name}.jsonl"
+        source.write_text("\n".join(json.dumps({"id": f"{name}{i}", "text": text}) for i, text in enumerate(texts)))
+        recipe = f"name: {name}\nsource: {{jsonl: {{paths: [{source}]}}}}\nstages:\n  - exact_dedup: {options}\n"
+        done = loads(recipe, "recipe.yaml").run(tmp_path / name, executor="inline")
+        done.verify()
+        return {row["id"]: row["_duplicate_of"] for row in done.drops("exact_dedup").to_pylist()}
+
+    assert run("a", ["one", "two", "one", "three"], "{keep_index: true}") == {"a2": "a0"}
+    found = run("b", ["two", "four", "four", "five"], f"{{keep_index: true, against: {tmp_path / 'a'}}}")
+    assert found == {"b0": "a1", "b2": "b1"}
+    found = run("c", ["three", "four", "six", "six", "one"], f"{{against: {tmp_path / 'b'}}}")
+    assert found == {"c0": "a3", "c1": "b1", "c3": "c2", "c4": "a0"}
+    with pytest.raises(RecipeError, match="was made with by: text, not url"):
+        run("d", ["one"], f"{{by: url, against: {tmp_path / 'b'}}}")
+    with pytest.raises(RecipeError, match="no index in"):
+        run("e", ["one"], f"{{against: {tmp_path / 'c'}}}")
+    made = json.loads(next(tmp_path.glob("b/index/*/index.json")).read_text())
+    assert made["documents"] == 5 and [part["documents"] for part in made["parts"]] == [3, 2]
+
+
+def test_an_index_needs_a_run_folder():
+    with pytest.raises(StageError, match="run folder"):
+        ExactDedup(keep_index=True)(["a"])
