@@ -37,7 +37,7 @@ def base(c: str) -> str:
     if is_western_mark(c):
         return ""
     first, *rest = unicodedata.normalize("NFD", c)
-    western = unicodedata.name(first, "").startswith(("LATIN ", "GREEK ", "CYRILLIC ")) and first.isalpha()
+    western = unicodedata.name(first, "").startswith(("LATIN ", "GREEK ", "CYRILLIC "))
     return first if western and all(unicodedata.category(m) == "Mn" for m in rest) else c
 
 
@@ -63,6 +63,8 @@ def stands_alone(c: str) -> bool:
 
 @functools.cache
 def separates(c: str, strip_punctuation: bool) -> bool:
+    if c < " " or c == "\x7f":
+        return True
     if not strip_punctuation:
         return c.isspace()
     return not (c.isalnum() or c == "_" or is_mark(c) or stands_alone(c))

@@ -56,9 +56,9 @@ def test_thresholds_are_the_published_ones(name):
 @pytest.mark.parametrize(
     "name, stages",
     [
-        ("fineweb", ["url_filter", "language", "signals", "rules", "c4_lines", "signals", "rules", "pii"]),
+        ("fineweb", ["url_filter", "language", "signals", "rules", "c4_lines", "signals", "rules", "minhash", "pii"]),
         ("c4", ["language", "signals", "rules", "c4_lines"]),
-        ("gopher", ["language", "signals", "rules", "exact_dedup"]),
+        ("gopher", ["language", "signals", "rules", "exact_dedup", "minhash"]),
     ],
 )
 def test_stages_come_in_the_order_of_the_paper(name, stages):

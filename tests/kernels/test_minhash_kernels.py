@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from near_oracle import Rule, base, components, groups, jaccard
 
@@ -105,7 +104,7 @@ def test_the_oracle_knows_characters():
 
 
 def test_the_oracle_strips_accents_of_three_scripts_only():
-    changed = {c for c in map(chr, range(sys.maxunicode)) if not "\ud800" <= c <= "\udfff" and base(c) != c}
+    changed = {c for c in map(chr, range(0x10000)) if not "\ud800" <= c <= "\udfff" and base(c) != c}
     scripts = {unicodedata.name(c).split(" ")[0] for c in changed if base(c)}
     assert scripts == {"LATIN", "GREEK", "CYRILLIC", "ANGSTROM", "KELVIN", "OHM"}
     assert all("\u0300" <= c <= "\u036f" or "\u0483" <= c <= "\u0487" for c in changed if not base(c))
@@ -115,17 +114,18 @@ def test_the_oracle_strips_accents_of_three_scripts_only():
 
 
 @given(TEXTS, RULES)
+@settings(max_examples=40)
 def test_shingles_are_those_of_the_definition(texts, rule):
     same_shingles(texts, rule)
 
 
 @given(st.lists(st.lists(st.sampled_from([*TRICKY, " "]), max_size=30), max_size=5), RULES)
+@settings(max_examples=40)
 def test_shingles_of_tricky_characters(parts, rule):
     same_shingles(["".join(part) for part in parts], rule)
 
 
-@pytest.mark.parametrize("unit", ["word", "char"])
-@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("unit, on", [("word", True), ("word", False), ("char", False)])
 def test_shingles_of_hostile_texts(unit, on):
     """Every plane, controls, empty and null, a word of 1 MB, scripts without spaces."""
     rule = Rule(unit=unit, ngram=3, lowercase=on, strip_accents=on, fold_digits=on, strip_punctuation=on)
@@ -137,7 +137,8 @@ def test_every_character_of_unicode(options):
     """Each between letters, alone, behind an ideograph, and doubled: what it becomes shows in the shingles of one word."""
     rule = Rule(ngram=1, **options)
     points = [*range(0xD800), *range(0xE000, 0x34000), *range(0xE0000, 0xE0200), *range(0x10FFF0, 0x110000)]
-    points = points if not options else points[:0x3400] + points[0xA000 : len(points) : 17]
+    step = 17 if options else 4  # beyond the alphabets
+    points = points[:0x3200] + points[0x3200:0xA000:97] + points[0xA000::step]
     texts = [f"x{c}y {c} 中{c}z {c}{c}" for c in map(chr, points)]
     wrong = []
     hash_of: dict[object, int] = {}
@@ -190,10 +191,9 @@ def test_slices_of_arrays_are_read_in_place(seed, n):
     assert [hashes[a:b].tolist() for a, b in itertools.pairwise(bounds)] == whole[2:5]
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "ab " * 333_000, "中" * 333_000, "é1 " * 250_000, " " * 1_000_000])
-@pytest.mark.parametrize("unit", ["word", "char"])
+@pytest.mark.parametrize("unit, text", [("word", "x" * 1_000_000), ("word", "ab " * 333_000), ("char", "中é1 " * 120_000)])
 def test_very_long_texts(text, unit):
-    same_shingles(["a b c d e f", text, "a b c d e f"], Rule(unit=unit, ngram=5))
+    same_shingles(["a b c d e f", text, "a b c d e f", " " * len(text)], Rule(unit=unit, ngram=5))
 
 
 def test_many_random_shingles_have_as_many_hashes():
@@ -354,7 +354,7 @@ def agree(n: int, edges: Sequence[tuple[int, int]], folder: Path) -> None:
     """The same labels in one range as out of core, where each range holds but a few nodes."""
     expected = expected_labels(n, edges)
     assert labels_of(n, edges, 1 << 30, folder) == expected
-    for within in (1, 2, 5, 50):
+    for within in (1, 3, 50):
         apart = SMALLEST // within
         spread = [(a * apart, b * apart) for a, b in edges]
         found = labels_of(n * apart, spread, 1, folder, chunk=13, ranges=n // within)
@@ -363,6 +363,7 @@ def agree(n: int, edges: Sequence[tuple[int, int]], folder: Path) -> None:
 
 
 @given(EDGES)
+@settings(max_examples=25)
 def test_components_whatever_the_memory(tmp_path_factory, graph):
     n, edges = graph
     agree(n, [(a, b) for a, b in edges if a != b], tmp_path_factory.mktemp("graph"))

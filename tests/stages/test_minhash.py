@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from corpus import write_jsonl
@@ -28,7 +29,7 @@ from curate.recipe import loads
 from curate.run import Run, run
 from curate.stage import Task
 from curate.stages.minhash import MinHash
-from curate.testing import check_stage, run_over
+from curate.testing import run_over
 
 EVERYTHING = {"bands": 64, "rows": 1}  # proposes nearly every pair that has anything in common
 
@@ -127,7 +128,7 @@ SIMILARITIES = st.sampled_from([0.01, 0.2, 0.25, 1 / 3, 0.5, 0.6, 0.7, 0.75, 0.8
     st.sampled_from([(64, 1), (3, 1), (4, 2)]),
     st.integers(1, 4),
 )
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_decisions_are_those_of_the_definition(texts, verify, ngram, unit, prefer, shape, shards):
     bands, rows = shape
     stage = MinHash(ngram=ngram, unit=unit, verify=verify, prefer=prefer, bands=bands, rows=rows)
@@ -268,6 +269,7 @@ source: auto
 stages:
   - minhash: {ngram: 3, verify: 0.6, bands: 16, rows: 3, mode: label}
     id: label
+  - where: {sql: "quality > 0.1"}
   - minhash: {ngram: 3, verify: 0.6, bands: 16, rows: 3, containment: 0.8, prefer: quality}
     max_drop: 1.0
 """
@@ -301,11 +303,11 @@ def test_runs_agree_whatever_the_workers_and_the_memory(tmp_path):
         assert other.drops("minhash").equals(first.drops("minhash"))
     first.verify()
     # and what a run drops is what the stage drops in memory
-    with_text = table.filter(pa.compute.greater(pa.compute.binary_length(table["text"]), 0))
-    alone = MinHash(ngram=3, verify=0.6, bands=16, rows=3, containment=0.8, prefer="quality")(with_text).dropped
+    reached = table.filter((pc.field("quality") > 0.1) & (pc.binary_length(pc.field("text")) > 0))
+    alone = MinHash(ngram=3, verify=0.6, bands=16, rows=3, containment=0.8, prefer="quality")(reached).dropped
     expected = {d["id"]: d["_duplicate_of"] for d in alone.to_pylist()}
     found = first.drops("minhash").to_pylist()
-    assert len(found) > 100 and {d["id"]: d["_duplicate_of"] for d in found} == expected
+    assert len(found) > 50 and {d["id"]: d["_duplicate_of"] for d in found} == expected
 
 
 # --------------------------------------------------------------------------------------------- no clusters by accident
@@ -856,7 +858,10 @@ def test_in_memory_copies_warn():
     ],
 )
 def test_other_parameters_pass_the_suite(parameters):
-    check_stage(MinHash(**parameters))
+    """But for what takes another process, which does not depend on parameters."""
+    stage = MinHash(**parameters)
+    for check in testing.CHECKS:
+        check(stage, testing.documents(stage))
 
 
 def test_hostile_documents_are_decided_like_the_definition():
@@ -902,7 +907,7 @@ def test_labelled_revisions(shared_data, name):
         pair = frozenset((drop["id"], drop["_duplicate_of"]))
         if pair in pairs:
             known += 1
-            assert drop["_similarity"] == pytest.approx(pairs[pair], abs=0.02)
+            assert drop["_similarity"] == pytest.approx(pairs[pair], abs=0.002)
     right = sum(cluster[d["id"]] == cluster[d["_duplicate_of"]] for d in drops)
     assert known >= 10 and right / len(drops) >= 0.98, (known, right, len(drops))
     kept = set(result.kept["id"].to_pylist())

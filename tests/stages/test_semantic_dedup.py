@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curate import centroids
@@ -134,6 +134,21 @@ def test_many_blocks_of_vectors(threshold):
     expected, _ = leader_rule(rounded(matrix), threshold)
     assert 100 < len(expected) < 900
     assert decided(run_over(SemanticDedup(threshold=threshold), table, shards=3), table) == expected
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10_000), st.integers(2, 700))
+def test_the_threshold_is_met_to_the_last_bit(seed, dimension):
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=dimension)
+    matrix = np.stack([first, first + rng.normal(size=dimension) * 0.3]).astype(np.float16)
+    exact = cosine(*rounded(matrix))
+    for between in (0, 300):  # in one block, and in another than its leader
+        far = -np.repeat(matrix[:1], between, axis=0)
+        rows = np.concatenate([matrix[:1], far, matrix[1:]])
+        at, above = (SemanticDedup(threshold=t)(matrix_table(rows)) for t in (exact, min(math.nextafter(exact, 2), 1.0)))
+        assert at.dropped["_similarity"].to_pylist()[-1] == exact and at.dropped["id"].to_pylist()[-1] == str(between + 1)
+        assert exact == 1 or str(between + 1) in above.kept["id"].to_pylist()
 
 
 def test_leaders_are_compared_in_chunks(monkeypatch):
@@ -285,6 +300,14 @@ def test_labels():
         assert len({m for m, lead in zip(marks, leader, strict=True) if lead == one}) == 1
     named = [m for m in marks if m is not None]
     assert len(set(named)) == len({lead for lead in leader if leader.count(lead) > 1})
+
+
+def test_clusters_of_parts_of_one_document_have_different_names():
+    rows = [[1.0, 0.0], [0.0, 1.0]] * 2
+    same = {"file": pa.array(["f"] * 4), "record": pa.array([7] * 4)}
+    kept = SemanticDedup(mode="label")(table_of(rows, id=pa.array(["a#1", "a#2", "b", "c"]), **same)).kept
+    assert kept["duplicate_of"].to_pylist() == [None, None, "a#1", "a#2"]
+    assert len(set(kept["duplicate_cluster"].to_pylist())) == 2
 
 
 # --------------------------------------------------------------------------------------------- limits

@@ -152,6 +152,7 @@ def test_the_limit_of_memory_changes_nothing(stage, given_texts, shards):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(testing, "Task", functools.partial(Task, memory_limit=1))
         patch.setattr(substrings, "LEAST", 100)  # bytes: a table for three keys, a file for three records
+        patch.setattr(substrings, "AT_ONCE", 3)
         patch.setattr(substrings, "SHARDS_PER_PARTITION", 1)
         patch.setattr(substrings, "SHARDS_PER_GROUP", 2)
         assert outcome(stage, given_texts, shards=shards, batch=2) == expected(stage, given_texts)
