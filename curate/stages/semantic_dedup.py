@@ -378,7 +378,7 @@ def _centroids(stage: SemanticDedup, task: Task) -> np.ndarray | None:
 def _assign(stage: SemanticDedup, partitions: int, by_centroid: bool, task: Task, batches: Batches) -> None:
     """The vectors of a shard by partition, with their centroid and all that their order needs."""
     from curate.centroids import nearest
-    from curate.kernels.keys import order_hash
+    from curate.kernels.keys import hash128, order_hash
 
     centroids = _centroids(stage, task) if by_centroid else None
     path, without = _vectors(stage, task), 0
@@ -408,7 +408,8 @@ def _assign(stage: SemanticDedup, partitions: int, by_centroid: bool, task: Task
             if stage.prefer != "first":
                 columns["key"] = _order_key(stage, batch, cosine)
             if stage.mode == "label":
-                columns["mark"] = order_hash(0, batch["file"], batch["record"])
+                # parts of one document have its file and record, and ids need not be unique
+                columns["mark"] = hash128(batch["id"])[:, 0] ^ order_hash(0, batch["file"], batch["record"])
             yield pa.table(columns)
 
     _write_parts(path, tables(), task.memory_limit // 8)
