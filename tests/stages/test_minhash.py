@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -748,6 +749,91 @@ def test_thresholds_that_the_evidence_does_not_reach():
 
     with pytest.raises(ValueError, match="threshold"):
         ExactDedup()([TEXT, TEXT]).rethreshold(0.8)
+
+
+# --------------------------------------------------------------------------------------------- across corpora
+
+ACROSS = """\
+name: across
+source: auto
+stages:
+  - minhash: {{ngram: 2, verify: 0.5, bands: 64, rows: 1, fold_digits: false, keep_index: true{more}}}
+    max_drop: 1.0
+"""
+
+
+def across(folder: Path, name: str, table: pa.Table, more: str = "", **options: Any) -> dict[str, tuple[str, float]]:
+    """Run over the documents into folder / name; {id: (id that stays, similarity)} of what went."""
+    write_jsonl(folder / f"{name}.jsonl", table.select(["id", "text", "score"]).to_pylist())
+    done = finished(folder / name, folder / f"{name}.jsonl", ACROSS.format(more=more), **options)
+    return {d["id"]: (d["_duplicate_of"], d["_similarity"]) for d in done.drops("minhash").to_pylist()}
+
+
+def three_crawls() -> list[pa.Table]:
+    rng = random.Random(12)
+    texts = [text for text in near_texts(rng, 330, vocabulary=120) if text]
+    table = table_of(texts, rng, score=[rng.random() for _ in texts])
+    return [table.slice(at * len(texts) // 3, len(texts) // 3) for at in range(3)]
+
+
+def test_one_crawl_after_the_other_is_like_all_at_once(tmp_path):
+    """What an index holds came first: the same documents go as if its crawl stood before, and every one for the same."""
+    first, second, third = three_crawls()
+    whole = across(tmp_path, "whole", pa.concat_tables([first, second, third]))
+    gone = across(tmp_path, "first", first)
+    gone |= across(tmp_path, "second", second, f", against: {tmp_path / 'first'}")
+    shutil.rmtree(tmp_path / "first")  # an index that was added to stands alone
+    gone |= across(tmp_path, "third", third, f", against: {tmp_path / 'second'}", executor="local", workers=2)
+    assert len(gone) > 100 and gone == whole
+    small = across(tmp_path, "small", third, f", against: {tmp_path / 'second'}", memory_limit=1)
+    assert small == {name: gone[name] for name in small} and len(small) == sum(n in gone for n in third["id"].to_pylist())
+
+
+def test_what_an_index_holds_stays_whatever_is_preferred(tmp_path):
+    first, second, _ = three_crawls()
+    across(tmp_path, "first", first)
+    gone = across(tmp_path, "second", second, f", against: {tmp_path / 'first'}, prefer: score")
+    tables = pa.concat_tables([first, second])
+    rule = Rule(ngram=2, fold_digits=False)
+    shingles = {d["id"]: rule.shingles(d["text"]) for d in tables.to_pylist()}
+    held = set(first["id"].to_pylist()) - set(across(tmp_path, "again", first))
+    stays = held | (set(second["id"].to_pylist()) - set(gone))
+    for name, (kept, similarity) in gone.items():
+        assert kept in stays and similarity == pytest.approx(jaccard(shingles[name], shingles[kept]), abs=1e-12)
+        if kept not in held:
+            assert max(jaccard(shingles[name], shingles[other]) for other in held) < 0.5
+    for name in stays - held:
+        assert max(jaccard(shingles[name], shingles[other]) for other in stays - {name}) < 0.5
+
+
+def test_an_index_serves_in_memory_and_labels(tmp_path):
+    first, second, _ = three_crawls()
+    across(tmp_path, "first", first)
+    gone = across(tmp_path, "second", second, f", against: {tmp_path / 'first'}")
+    options: dict[str, Any] = {"ngram": 2, "verify": 0.5, "fold_digits": False, **EVERYTHING}
+    stage = MinHash(**options, against=str(tmp_path / "first"))
+    alone = {d["id"]: (d["_duplicate_of"], d["_similarity"]) for d in stage(second).dropped.to_pylist()}
+    assert alone == gone
+    kept = dataclasses.replace(stage, mode="label")(second).kept.to_pylist()
+    assert {d["id"]: d["duplicate_of"] for d in kept if d["duplicate_of"]} == {n: of for n, (of, _) in gone.items()}
+    moved = stage(second).rethreshold(0.8)
+    fresh = dataclasses.replace(stage, verify=0.8)(second)
+    assert moved.dropped.equals(fresh.dropped) and 0 < len(fresh.dropped) < len(gone)
+
+
+def test_an_index_that_does_not_fit_is_refused(tmp_path):
+    first, second, _ = three_crawls()
+    across(tmp_path, "first", first)
+    path = str(tmp_path / "first")
+    fitting: dict[str, Any] = {"ngram": 2, "fold_digits": False, **EVERYTHING, "against": path}
+    assert MinHash(**fitting, verify=0.9)(second).kept
+    for wrong in ({"ngram": 3}, {"bands": 32}, {"rows": 2}, {"seed": 2}, {"unit": "char"}, {"fold_digits": True}):
+        with pytest.raises(RecipeError, match=rf"minhash: .*{next(iter(wrong))}"):
+            MinHash(**{**fitting, **wrong})(second)
+    with pytest.raises(RecipeError, match="keep_index"):
+        MinHash(against=str(tmp_path))([TEXT])
+    with pytest.raises(CurateError, match="run folder"):
+        MinHash(keep_index=True)([TEXT])
 
 
 # --------------------------------------------------------------------------------------------- mistakes
