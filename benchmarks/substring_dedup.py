@@ -99,13 +99,14 @@ def ours(folder: Path, limit: int) -> None:
     task = Task(phase="b", rank=0, memory_limit=limit, folders=[(stage, "s", scratch)], shards=[p.name for p in shards])
     documents = sum(pq.read_metadata(p).num_rows for p in shards)
     seconds: dict[str, float] = {}
+    peaks = {"start": _peak()}
     started = time.process_time()
     for step in stage.steps(len(shards), documents):
         before = time.process_time()
         for rank in range(len(shards) if step.reads else step.tasks):
             here = replace(task, rank=rank, shard=rank if step.reads else None)
             step.fn(here, batches(shards[rank])) if step.reads else step.fn(here)
-        seconds[step.name] = time.process_time() - before
+        seconds[step.name], peaks[step.name] = time.process_time() - before, _peak()
     removed, before = 0, time.process_time()
     for shard, path in enumerate(shards):
         here = replace(task, rank=shard, shard=shard, counters={})
@@ -113,10 +114,10 @@ def ours(folder: Path, limit: int) -> None:
         for batch in batches(path):
             function(batch)
         removed += here.counters.get("bytes in repeated spans", 0)
-    seconds["cut"] = time.process_time() - before
+    seconds["cut"], peaks["cut"] = time.process_time() - before, _peak()
     cpu = time.process_time() - started
     size = sum(p.stat().st_size for kind in ("groups", "windows") for p in (scratch / "summarize" / kind).iterdir())
-    print(json.dumps({"cpu": cpu, "removed": removed, "steps": seconds, "scratch": size}))
+    print(json.dumps({"cpu": cpu, "removed": removed, "steps": seconds, "peaks": peaks, "scratch": size}))
     if (folder / "tokens.npy").exists():
         marks = np.flatnonzero(_marks(np.load(folder / "tokens.npy"), documents))
         first = np.append(0, marks[:-1] + 1)  # token at which each document begins
@@ -127,6 +128,13 @@ def ours(folder: Path, limit: int) -> None:
                 gone[first[done + row] + begin : first[done + row] + end] = True
             done += pq.read_metadata(path).num_rows
         np.save(folder / "ours.npy", gone)
+
+
+def _peak() -> float:
+    """Largest memory of this process so far, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def _marks(numbers: Any, documents: int) -> Any:
@@ -200,7 +208,7 @@ def compare(args: argparse.Namespace, mb: float) -> None:
 
 
 def grow(args: argparse.Namespace) -> None:
-    rows, steps = [], []
+    rows, steps, peaks = [], [], []
     for mb in args.grow:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
@@ -210,10 +218,12 @@ def grow(args: argparse.Namespace) -> None:
             rate = f"{facts['mb'] / done['cpu']:.1f}"
             rows.append([f"{facts['mb']:,.0f} MB", rate, f"{seen.peak / 1e6:,.0f}", f"{size:.2f}", f"{share:.2%}"])
             steps.append([f"{facts['mb']:,.0f} MB", *(f"{s / facts['mb'] * 1e3:.1f}" for s in done["steps"].values())])
+            peaks.append([f"{facts['mb']:,.0f} MB", *(f"{p / 1e6:,.0f}" for p in done["peaks"].values())])
             names = list(done["steps"])
     head = ["", "MB per CPU s", "peak MB", "scratch bytes a byte", "bytes that go"]
     print(table(f"growth, memory limit {args.limit / 1e6:.0f} MB", head, rows))
-    print(table("CPU ms per MB, by step", ["", *names], steps), flush=True)
+    print(table("CPU ms per MB, by step", ["", *names], steps))
+    print(table("peak MB so far, by step", ["", "start", *names], peaks), flush=True)
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ DOCS_PER_PARTITION = 250_000
 SHARDS_PER_PARTITION = 16  # of 64 MB: documents may be long
 SHARDS_PER_GROUP = 32
 LEAST, MOST = 1 << 12, 128 << 20  # bytes of a buffer, whatever the limit
+AT_ONCE = 1 << 20  # windows that are hashed before they are put away
 LOAD = 1.5  # slots of a table for each key
 
 REPEATS, NAMED = 1, 2
@@ -184,7 +185,7 @@ def _groups(stage: SubstringDedup, parts: int, task: Task, batches: Batches) -> 
 
 def _compare(stage: SubstringDedup, task: Task) -> None:
     folder, limit = task.folder(stage), task.memory_limit
-    records = Records(folder / "summarize" / "groups", task.shards, task.rank, limit // 2, 34)
+    records = Records(folder / "summarize" / "groups", task.shards, task.rank, limit // 3, 34)
     everywhere = stage.keep == "none"
     again, many = _seen(records, ("a", "b"), limit // 4, everywhere)
     different = [~stood for stood in again]  # the first of each kind of group
@@ -283,8 +284,8 @@ def _windows(stage: SubstringDedup, task: Task, batches: Batches) -> None:
         if not len(rows):
             continue
         low, high = int(np.searchsorted(row, rows[0])), int(np.searchsorted(row, rows[-1], "right"))
-        while low < high:  # some at a time: one long document may have millions
-            end = min(high, low + max(1, int(np.searchsorted(np.cumsum(count[low:high]), 1 << 20, "right"))))
+        while low < high:  # one long document may have millions
+            end = min(high, low + max(1, int(np.searchsorted(np.cumsum(count[low:high]), AT_ONCE, "right"))))
             text = np.searchsorted(rows, row[low:end]).astype(np.int64)
             at, a, b = kernels.windows(
                 *offsets_and_bytes(batch["text"]), kernels.kinds(), stage.min_tokens, text, start[low:end], count[low:end]
@@ -297,7 +298,7 @@ def _windows(stage: SubstringDedup, task: Task, batches: Batches) -> None:
 
 def _repeats(stage: SubstringDedup, task: Task) -> None:
     folder, limit = task.folder(stage), task.memory_limit
-    records = Records(folder / "summarize" / "windows", task.shards, task.rank, limit // 2, 24)
+    records = Records(folder / "summarize" / "windows", task.shards, task.rank, limit // 3, 24)
     everywhere = stage.keep == "none"
     again, many = _seen(records, ("a", "b"), limit // 4, everywhere)
 
