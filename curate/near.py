@@ -391,7 +391,7 @@ def gather(stage: MinHash, parts: int, task: Task, batches: Batches) -> None:
             columns = [
                 pa.array(component[np.searchsorted(rows, row)]),
                 pa.array(row.astype(np.uint64) + np.uint64(start)),
-                batch["id"],
+                batch["id"].cast(pa.string()),
                 *prefer,
                 pa.array(_names(batch)) if stage.mode == "label" else pa.nulls(len(row), pa.uint64()),
                 pa.array(size),
@@ -405,7 +405,7 @@ def _names(batch: pa.RecordBatch) -> np.ndarray:
     """uint64 of each document, the same wherever it stands: of its id, file and record."""
     from curate.kernels.keys import hash128, order_hash
 
-    return hash128(batch["id"])[:, 0] ^ order_hash(0, batch["file"], batch["record"])
+    return hash128(batch["id"].cast(pa.string()))[:, 0] ^ order_hash(0, batch["file"], batch["record"])
 
 
 def _ordered(name: str, values: pa.Array) -> pa.Array:
@@ -756,7 +756,7 @@ def write_index(stage: MinHash, task: Task, batches: Batches) -> None:
             found.append((key[has], (np.arange(len(batch)) + count).astype(np.uint32)))
             size, hashes = _shingles(stage, batch)
             packed = _packed(hashes, size) if _verified(stage) else pa.nulls(len(batch), pa.binary())
-            writer.write(pa.table([batch["id"], pa.array(size), packed], schema=INDEXED))
+            writer.write(pa.table([batch["id"].cast(pa.string()), pa.array(size), packed], schema=INDEXED))
             count += len(batch)
     key, row = _sorted(stage, found) if found else (np.empty(0, np.uint64), np.empty(0, np.uint32))
     index.write_keys(paths["keys"], "key", pa.table([pa.array(key), pa.array(row)], schema=KEYS))

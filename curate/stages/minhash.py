@@ -24,8 +24,8 @@ class MinHash(GlobalStage):
 
     ngram, unit: a shingle is every `ngram` consecutive words ("word") or characters ("char"). A text of fewer has none and is
     left to `exact_dedup`. Words are runs of letters, digits, marks and "_"; in scripts without spaces every character is one.
-    lowercase, strip_accents (of Latin, Greek and Cyrillic only), strip_punctuation (else only whitespace separates words):
-    how texts are compared. fold_digits: numbers are the same when candidates are proposed, never when they are verified.
+    lowercase, strip_accents (of Latin, Greek and Cyrillic only), strip_punctuation (else only whitespace and control
+    characters separate words): how texts are compared. fold_digits: numbers are the same when candidates are proposed, never when they are verified.
     bands, rows: documents with `rows` equal minima in one of `bands` are candidates: with probability 1 - (1 - s^rows)^bands at
     similarity s. seed: of the permutations.
 
@@ -78,12 +78,13 @@ class MinHash(GlobalStage):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("ngram", "bands", "rows", "verify_sample"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"minhash: {name} is {getattr(self, name)}; it is a number from 1")
+        for name, least in (("ngram", 1), ("bands", 1), ("rows", 1), ("verify_sample", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value < 1 << 31:
+                raise RecipeError(f"minhash: {name} is {value!r}; it is a whole number from {least} and below 2^31")
         for name in ("verify", "containment"):
             value = getattr(self, name)
-            if value != "off" and (isinstance(value, str) or not 0 < value <= 1):
+            if value != "off" and (not isinstance(value, int | float) or not 0 < value <= 1):
                 raise RecipeError(f"minhash: {name} is {value!r}; it is a similarity above 0 and at most 1, or off")
         if self.containment != "off" and self.verify == "off":
             raise RecipeError("minhash: containment is measured, so it needs `verify`: give a similarity")
