@@ -43,7 +43,7 @@ class Repeats:
     """What is counted, and what is enough.
 
     name: of the stage. scope: "corpus", or "host". ignore: out of IGNORE. blocks: whether units are blocks rather than lines.
-    min_chars: letters, marks and digits of a unit that is counted. distinct: count documents rather than places.
+    min_chars: letters and marks of a unit that is counted. distinct: count documents rather than places.
     min_documents, max_share, min_scope: see `line_dedup`. first: the first place in input order stays.
     """
 
@@ -63,7 +63,7 @@ class Repeats:
             if word not in IGNORE:
                 raise RecipeError(f"{self.name}: ignore holds {word!r}{did_you_mean(word, IGNORE)}; known: {', '.join(IGNORE)}")
         if self.min_chars < 1:
-            raise RecipeError(f"{self.name}: min_chars is {self.min_chars}; the least is 1, a letter or a digit")
+            raise RecipeError(f"{self.name}: min_chars is {self.min_chars}; the least is 1")
         if self.min_documents is None and self.max_share is None:
             raise RecipeError(f"{self.name}: min_documents and max_share are both null, so nothing would go; give one of them")
         if self.min_documents is not None and self.min_documents < 2:
@@ -146,8 +146,8 @@ class Repeats:
 
         text = batch["text"]
         seeds = scope_keys(self.scope, batch)
-        if np.count_nonzero(seeds) < len(seeds):
-            task.count("documents without a host, left alone", len(seeds) - np.count_nonzero(seeds))
+        if homeless := int((seeds == 0).sum()):
+            task.count("documents without a host, left alone", homeless)
         units, size = np.zeros(len(text), np.uint32), np.zeros(len(text), np.uint32)
         if len(gone.keys):
             rows = batch[ROW].to_numpy() if ROW in batch.schema.names else np.arange(len(text), dtype=np.uint32)
@@ -320,7 +320,8 @@ def _merge_ranges(paths: list[Path], part: int, cuts: list[int]) -> pa.Table:
     """`_MERGED` for the keys between the first and the last cut, by shard, then key."""
     from curate.kernels.lines import order
 
-    loaded, places = [], []
+    loaded: list[list[np.ndarray]] = []
+    places: list[list[int]] = []
     for path in paths:
         table = read_partition(path, part)
         if not table.num_rows:

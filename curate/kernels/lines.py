@@ -3,8 +3,9 @@ without some of them.
 
 Lines are what "\\n" separates, as `str.split("\\n")` has it: what stays keeps its bytes, a "\\r" before the end included. A
 line is blank if it holds nothing but whitespace. A unit is a line that is not blank, or a block: a run of such lines. Its key
-is a chain of multiplications over its folded characters, begun with the seed of its text, so that units of texts with
-different seeds (hosts) are different; 0 stands for a unit that is left alone. Units are numbered within their text.
+is a chain of multiplications over its folded characters, eight bytes at a time (the first is the lowest), begun with the seed
+of its text, so that units of texts with different seeds (hosts) are different; 0 stands for a unit that is left alone. Units
+are numbered within their text.
 
 All texts are valid UTF-8.
 """
@@ -17,31 +18,29 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from curate.kernels.chars import ALNUM, ALPHA, LIMIT, MARK, NOT_PUNCT, NUMERIC, bits_of, decode, inline_kernel, kernel, tables
+from curate.kernels.chars import ALPHA, LIMIT, MARK, NOT_PUNCT, NUMERIC, bits_of, decode, inline_kernel, kernel, tables
 from curate.kernels.chars import SPACE as SPACE_BIT
 from curate.kernels.urls import hash_backward
 from curate.kernels.words import SPACE, space_at
 
 NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an address that no unit has
 _ROW = np.uint64(32)
-_PRIME = np.uint64(0x100000001B3)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # finaliser of splitmix64
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
-_ZERO, _ONE = np.uint64(0), np.uint64(1)
-_BLANK = np.uint64(32)
+_ZERO, _ONE, _TWO, _THREE, _SEVEN, _EIGHT, _S32 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 32))
 KEEP, EMPTY, REMOVE = 0, 1, 2
 
-_SKIP, _WIDE = -1, -2  # besides ASCII, and 32 for all whitespace, in `Folding.ascii`
+# what `Folding.ascii` holds besides the folded byte: whether it counts towards `least`, and whether it is passed over
+_WORTH, _SKIP, _WIDE = 1 << 8, 1 << 9, -1
 
 
 class Folding(NamedTuple):
-    """What counts as the same. ascii: what each byte counts as; worth: 1 for those that count towards least.
+    """What counts as the same. ascii: what each byte counts as, with flags; -1 for those of longer characters.
 
-    least: letters, marks and digits that a unit must have, lest it be left alone. blocks: whether units are blocks.
+    least: letters and marks that a unit must have, lest it be left alone. blocks: whether units are blocks.
     """
 
     ascii: np.ndarray
-    worth: np.ndarray
     bits: np.ndarray
     lower: np.ndarray
     case: bool
@@ -55,16 +54,14 @@ class Folding(NamedTuple):
 def folding(case: bool, digits: bool, punctuation: bool, blocks: bool, least: int) -> Folding:
     """Whether to ignore case, which digit it is, punctuation; whether units are blocks; and `least`."""
     bits, lower = tables()
-    fold, worth = np.full(256, _WIDE, np.int64), np.zeros(256, np.int64)
+    fold = np.full(256, _WIDE, np.int64)
     for cp in range(128):
         c = chr(cp)
-        fold[cp] = 32 if c.isspace() else ord(c.lower()) if case else cp
-        if digits and c.isdigit():
-            fold[cp] = ord("0")
-        if punctuation and not bits[cp] & NOT_PUNCT:
-            fold[cp] = _SKIP
-        worth[cp] = c.isalnum()
-    return Folding(fold, worth, bits, lower, case, digits, punctuation, blocks, least)
+        folded = " " if c.isspace() else c.lower() if case else c
+        folded = "0" if digits and c.isdigit() else folded
+        skip = punctuation and not bits[cp] & NOT_PUNCT
+        fold[cp] = ord(folded) + _WORTH * c.isalpha() + _SKIP * skip
+    return Folding(fold, bits, lower, case, digits, punctuation, blocks, least)
 
 
 @kernel
@@ -75,38 +72,49 @@ def _mixed(h: np.uint64) -> np.uint64:
 
 
 @inline_kernel
-def _key(data, start, end, seed, folding):  # type: ignore[no-untyped-def]
-    """The key of a unit, or 0."""
-    h, worth, pending, begun = seed, 0, False, False
+def _key(data, start, end, seed, folding, words, folded):  # type: ignore[no-untyped-def]
+    """The key of a unit, or 0. words, folded: the same memory, as uint64 and as bytes."""
+    n, worth, space = np.uint64(0), 0, np.int64(1)  # space: whether one was written last, or nothing yet
     at = start
     while at < end:
         c = folding.ascii[data[np.uint64(at)]]
-        if c != _WIDE:
-            worth += folding.worth[data[np.uint64(at)]]
+        if c >= 0:  # without branches, since one byte in five or so is a space
+            worth += c >> 8 & 1
+            skip, blank = c >> 9, np.int64(c & 255 == 32)
+            folded[n] = c & 255
+            n += np.uint64(1 - (skip | blank & space))
+            space = space & skip | blank
             at += 1
-        else:
-            c, width = decode(data, at, end)
-            at += width
-            kind = bits_of(folding.bits, c)
-            worth += kind & (ALNUM | MARK) != 0
-            if kind & SPACE_BIT:
-                c = 32
-            elif folding.digits and kind & NUMERIC and not kind & ALPHA:
-                c = 48
-            elif folding.punctuation and not kind & NOT_PUNCT:
-                c = _SKIP
-            elif folding.case and c < LIMIT:
-                c = np.int64(folding.lower[c])
-        if c == 32:
-            pending = begun
-        elif c != _SKIP:
-            if pending:
-                h = (h ^ _BLANK) * _PRIME
-                pending = False
-            h = (h ^ np.uint64(c)) * _PRIME
-            begun = True
+            continue
+        c, width = decode(data, at, end)
+        at += width
+        kind = bits_of(folding.bits, c)
+        worth += kind & (ALPHA | MARK) != 0
+        if folding.punctuation and not kind & NOT_PUNCT:
+            continue
+        if kind & SPACE_BIT or (folding.digits and kind & NUMERIC and not kind & ALPHA):
+            blank = np.int64(kind & SPACE_BIT != 0)
+            folded[n] = 32 if blank else 48
+            n += np.uint64(1 - (blank & space))
+            space = blank
+            continue
+        if folding.case and c < LIMIT:
+            c = np.int64(folding.lower[c])
+        folded[n] = 128 | c >> 16  # three bytes, of which the first is no ASCII
+        folded[n + _ONE] = c >> 8 & 255
+        folded[n + _TWO] = c & 255
+        n += _THREE
+        space = np.int64(0)
     if worth < folding.least:
         return _ZERO
+    if space and n:
+        n -= _ONE
+    for i in range(n, n + _EIGHT):
+        folded[i] = 0
+    h = seed ^ n * _M1
+    for i in range((n + _SEVEN) >> _THREE):
+        h = (h ^ words[i]) * _M2
+        h ^= h >> _S32
     return max(_mixed(h), _ONE)
 
 
@@ -122,8 +130,14 @@ def _lines(data, start, end, begins, stops, blank):  # type: ignore[no-untyped-d
                 break
             at += width
         blank[n] = at == end or data[np.uint64(at)] == 10
-        while at < end and data[np.uint64(at)] != 10:
-            at += 1
+        while at < end:
+            i = np.uint64(at)
+            if at + 4 <= end and (data[i] != 10) & (data[i + _ONE] != 10) & (data[i + _TWO] != 10) & (data[i + _THREE] != 10):
+                at += 4
+            elif data[i] == 10:
+                break
+            else:
+                at += 1
         stops[n] = at
         n += 1
         if at == end:
@@ -133,15 +147,16 @@ def _lines(data, start, end, begins, stops, blank):  # type: ignore[no-untyped-d
 
 @kernel
 def _most_lines(offsets, data):  # type: ignore[no-untyped-def]
-    """(lines of all texts; lines of the text with the most)."""
-    total, most = 0, 0
+    """(lines of all texts; lines of the text with the most; uint64 that the folded longest text fills at most)."""
+    total, most, longest = 0, 0, 0
     for i in range(len(offsets) - 1):
+        longest = max(longest, int(offsets[i + 1]) - int(offsets[i]))
         n = 1
         for at in range(offsets[i], offsets[i + 1]):
             n += data[np.uint64(at)] == 10
         total += n
         most = max(most, n)
-    return total, most
+    return total, most, (longest + longest // 2) // 8 + 2
 
 
 @kernel
@@ -176,7 +191,9 @@ def unit_keys(
     seeds: uint64 for each text. wanted: bool for each text, of which the others have no units. distinct: a key that repeats
     within a text is given once, where it stands first.
     """
-    total, most = _most_lines(offsets, data)
+    total, most, longest = _most_lines(offsets, data)
+    words = np.empty(longest, np.uint64)
+    folded = words.view(np.uint8)
     keys, texts, units = np.empty(total, np.uint64), np.empty(total, np.uint32), np.empty(total, np.uint32)
     begins, stops, blank = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
     size = 4
@@ -194,7 +211,7 @@ def unit_keys(
                 line += 1
                 continue
             after = _unit_end(blank, line, n, folding.blocks)
-            key = _key(data, begins[line], stops[after - 1], seeds[i], folding)
+            key = _key(data, begins[line], stops[after - 1], seeds[i], folding, words, folded)
             if key != 0 and (not distinct or _fresh(slots, stamps, i, key)):
                 keys[found], texts[found], units[found] = key, i, unit
                 found += 1
@@ -262,14 +279,16 @@ def without(
     went, of the runs of blank lines around them the first stays, none at the ends of the text.
     """
     texts = len(offsets) - 1
-    _, most = _most_lines(offsets, data)
+    _, most, longest = _most_lines(offsets, data)
+    words = np.empty(longest, np.uint64)
+    folded = words.view(np.uint8)
     begins, stops, kind = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint8)
     blank = np.empty(most, np.bool_)
     units_gone, bytes_gone = np.zeros(texts, np.uint32), np.zeros(texts, np.uint32)
     bounds = np.zeros(texts + 1, np.int32)
     out = np.empty(0, np.uint8)
     first = np.int64(offsets[0])
-    written = 0
+    written = np.int64(0)
     changed = False
     for i in range(texts):
         start, end = np.int64(offsets[i]), np.int64(offsets[i + 1])
@@ -281,7 +300,7 @@ def without(
                 line += 1
                 continue
             after = _unit_end(blank, line, n, folding.blocks)
-            key = _key(data, begins[line], stops[after - 1], seeds[i], folding)
+            key = _key(data, begins[line], stops[after - 1], seeds[i], folding, words, folded)
             goes = key != 0 and _goes(removals, key, np.uint64(rows[i]) << _ROW | unit)
             kind[line:after] = REMOVE if goes else KEEP
             gone += goes
@@ -332,9 +351,10 @@ def _rebuilt(data, begins, stops, kind, n, out, written):  # type: ignore[no-unt
             out[written] = 10
             written += 1
         any_line = True
-        for at in range(begins[line], stops[after - 1]):
-            out[written] = data[at]
-            written += 1
+        begin, size = np.uint64(begins[line]), np.uint64(stops[after - 1] - begins[line])
+        for k in range(size):
+            out[np.uint64(written) + k] = data[begin + k]
+        written += np.int64(size)
         line = following
     return max(written, start)
 

@@ -22,7 +22,7 @@ class LineDedup(GlobalStage):
     share max_share of them (and in at least two); null switches either off. A line that repeats within one document counts
     once. keep: "none" takes such a line out everywhere; with "first" it stays where it stands first in input order. ignore:
     what makes no difference, out of `case`, `digits` (each counts as 0) and `punctuation`. min_chars: lines with fewer
-    letters, marks and digits are left alone, so that `}`, `---` and `|` never go.
+    letters (and marks, but not digits) are left alone, so that `}`, `---` and the numbers of a table never go.
 
     Lines are what "\\n" separates. They are compared without whitespace at their ends, with one space for each run of it
     within, by a 64-bit hash: that a line is taken for another has a chance of about (different lines) / 2^64, and only
@@ -41,8 +41,11 @@ class LineDedup(GlobalStage):
     [case, digits, punctuation], keep: none}`. Dolma and datatrove's sentence deduplication leave the first where it stands:
     `{min_documents: 2, keep: first}`, or `paragraph_dedup`, which counts repeats within a document too. RefinedWeb's line-wise
     corrections look at each line by itself and are no matter of counting: see `c4_lines`, and `where` over the columns above
-    for its rule that a page of which much was cut goes altogether. Frequent lines may be good text (verses, refrains, code,
-    captions): Llama 3's authors saw that too, and found the models better for it.
+    for its rule that a page of which much was cut goes altogether.
+
+    Frequent lines may be good text: refrains, headings such as "Pros", the values of a table of products, and in code lines
+    like `pass` or `try {`, which leave holes. Llama 3's authors saw good text go as well, and found their models better for it.
+    Keep this stage off sources of code, and set min_chars higher where short lines matter.
 
     Source: CCNet (Wenzek et al. 2019, https://arxiv.org/abs/1911.00359); The Llama 3 Herd of Models (2024,
     https://arxiv.org/abs/2407.21783, section 3.1.1); sorted keys instead of a table in memory are our own.
@@ -62,7 +65,7 @@ class LineDedup(GlobalStage):
     min_scope: int = 10
     keep: Literal["none", "first"] = "none"
     ignore: tuple[str, ...] = ("case",)
-    min_chars: int = 1
+    min_chars: int = 2
 
     def __post_init__(self) -> None:
         name = self._repeats().name

@@ -17,7 +17,7 @@ class ParagraphDedup(GlobalStage):
     """Takes out the paragraphs that stood earlier in the corpus, be it in the same document.
 
     unit: "line", what "\\n" separates; or "block", lines up to a blank one. ignore: what makes no difference, out of `case`,
-    `digits` (each counts as 0) and `punctuation`. min_chars: paragraphs with fewer letters, marks and digits are left alone.
+    `digits` (each counts as 0) and `punctuation`. min_chars: paragraphs with fewer letters (and marks) are left alone.
     Of equal paragraphs the first in input order stays. How they are compared, and what becomes of the blank lines around
     them, is told under `line_dedup`.
 

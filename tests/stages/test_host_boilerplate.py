@@ -13,7 +13,7 @@ from curate.stages.line_dedup import LineDedup
 def test_defaults_against_a_dictionary(documents, cut):
     documents, hosts = [d for d, _ in documents], [h for _, h in documents]
     needed = {h: min(10, max(2, 3 * n // 10 + 1) if (n := hosts.count(h)) >= 5 else 10) for h in "ab"}
-    gone = repeated(documents, hosts, ("case",), 1, needed)
+    gone = repeated(documents, hosts, ("case",), 2, needed)
     assert run(HostBoilerplate(), documents, [f"http://{h}.test/" for h in hosts], **cut) == judged(documents, gone)
 
 

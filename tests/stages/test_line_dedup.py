@@ -70,7 +70,7 @@ def test_by_host_against_a_dictionary(documents, least, share, min_scope, keep, 
         size = hosts.count(host)
         by_share = int(share * 10) * size // 10 + 1 if size >= min_scope else 99
         needed[host] = min(least or 99, max(2, by_share))
-    gone = repeated(documents, hosts, ("case",), 1, needed, keep == "first")
+    gone = repeated(documents, hosts, ("case",), 2, needed, keep == "first")
     stage = LineDedup(scope="host", min_documents=least, max_share=share, min_scope=min_scope, keep=keep)
     assert run(stage, documents, urls, **cut) == judged(documents, gone)
 
@@ -189,7 +189,7 @@ def test_real_texts(shared_data):
     import pyarrow.parquet as pq
 
     documents = pq.read_table(shared_data / "quality" / "quality.parquet", columns=["text"])["text"].to_pylist()[1500:2700]
-    gone = repeated(documents, [0] * len(documents), ("case",), 1, {0: 7})
+    gone = repeated(documents, [0] * len(documents), ("case",), 2, {0: 7})
     found = run(LineDedup(), documents, shards=4, size=20_000)
     assert found == judged(documents, gone)
     assert sum(n for _, n, _, _ in found) > 300
