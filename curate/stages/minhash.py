@@ -25,7 +25,8 @@ class MinHash(GlobalStage):
     ngram, unit: a shingle is every `ngram` consecutive words ("word") or characters ("char"). A text of fewer has none and is
     left to `exact_dedup`. Words are runs of letters, digits, marks and "_"; in scripts without spaces every character is one.
     lowercase, strip_accents (of Latin, Greek and Cyrillic only), strip_punctuation (else only whitespace and control
-    characters separate words): how texts are compared. fold_digits: numbers are the same when candidates are proposed, never when they are verified.
+    characters separate words): how texts are compared. fold_digits: numbers are the same when candidates are proposed, never
+    when they are verified.
     bands, rows: documents with `rows` equal minima in one of `bands` are candidates: with probability 1 - (1 - s^rows)^bands at
     similarity s. seed: of the permutations.
 
