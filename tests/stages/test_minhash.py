@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from near_oracle import Rule, Verdict, components, contained, groups, jaccard, preferred, resolve
 
-from curate import testing
+from curate import near, testing
 from curate.errors import BlastRadiusError, ColumnError, CurateError, RecipeError
 from curate.memory import as_table
 from curate.recipe import loads
@@ -129,7 +129,7 @@ SIMILARITIES = st.sampled_from([0.01, 0.2, 0.25, 1 / 3, 0.5, 0.6, 0.7, 0.75, 0.8
     st.sampled_from([(64, 1), (3, 1), (4, 2)]),
     st.integers(1, 4),
 )
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_decisions_are_those_of_the_definition(texts, verify, ngram, unit, prefer, shape, shards):
     bands, rows = shape
     stage = MinHash(ngram=ngram, unit=unit, verify=verify, prefer=prefer, bands=bands, rows=rows)
@@ -245,7 +245,7 @@ def test_the_order_of_rows_does_not_matter(prefer, options):
 
     expected = drops(table, 1), clusters(table, 1)
     assert len(expected[0]) > 40
-    for seed in range(3):
+    for seed in range(2):
         other = permuted(table, seed)
         assert (drops(other, seed + 1), clusters(other, seed + 1)) == expected
 
@@ -257,11 +257,31 @@ def test_shards_batches_and_memory_do_not_matter(options, mode, monkeypatch):
     table = with_scores(near_texts(rng, 250, vocabulary=60), rng)
     stage = MinHash(mode=mode, **{"ngram": 2, "verify": 0.5, "bands": 8, "rows": 2, **options})
     first = run_over(stage, table)
+    monkeypatch.setattr(near, "LEAST", 1 << 12)
     assert len(first.drops) > 50 if mode == "drop" else first.rows["duplicate_of"].null_count < 200
-    for memory, shards, batch in ((2 << 30, 2, 1024), (2 << 30, 4, 7), (1, 1, 1024), (1, 3, 50), (1 << 16, 4, 1024)):
+    for memory, shards, batch in ((2 << 30, 4, 7), (1, 1, 1024), (1, 3, 50), (1 << 16, 2, 1024)):
         monkeypatch.setattr(testing, "Task", functools.partial(Task, memory_limit=memory))
         other = run_over(stage, table, shards=shards, batch=batch)
         assert other.rows.equals(first.rows) and other.drops.equals(first.drops), (memory, shards, batch)
+
+
+@pytest.mark.parametrize("options", [{"containment": 0.7}, {"mode": "label", "verify": "off"}])
+def test_partitions_ranges_and_passes_do_not_matter(options, monkeypatch):
+    """As if there were far more documents than fit: several partitions of keys and of components, the union-find in ranges,
+    several passes over each range of keys, leaders carried from one range of shingles to the next."""
+    rng = random.Random(9)
+    table = table_of(near_texts(rng, 1500, size=12, vocabulary=900), rng)
+    stage = MinHash(**{"ngram": 2, "bands": 16, "rows": 2, "verify": 0.5, **options})
+    first = run_over(stage, table)
+    monkeypatch.setattr(testing, "Task", functools.partial(Task, memory_limit=1))
+    monkeypatch.setattr(near, "LEAST", 1 << 14)
+    for documents, shards in ((1500, 1), (500, 4)):
+        monkeypatch.setattr(near, "KEYS_PARTITION", documents)
+        monkeypatch.setattr(near, "VERIFY_PARTITION", documents // 3)
+        steps = {step.name: step.tasks for step in stage.steps(shards, len(table))}
+        assert sum(tasks > 1 for tasks in steps.values()) >= (1 if documents == 1500 else 2), steps
+        other = run_over(stage, table, shards=shards, batch=100)
+        assert other.rows.equals(first.rows) and other.drops.equals(first.drops), documents
 
 
 BODY = """\
@@ -276,7 +296,7 @@ stages:
 """
 
 
-def corpus_in(folder: Path, n: int = 450) -> tuple[Path, pa.Table]:
+def corpus_in(folder: Path, n: int = 360) -> tuple[Path, pa.Table]:
     """JSONL and Parquet files with near-duplicates across them."""
     rng = random.Random(5)
     table = table_of(near_texts(rng, n, vocabulary=150), rng, quality=[rng.random() for _ in range(n)])
@@ -308,7 +328,7 @@ def test_runs_agree_whatever_the_workers_and_the_memory(tmp_path):
     alone = MinHash(ngram=3, verify=0.6, bands=16, rows=3, containment=0.8, prefer="quality")(reached).dropped
     expected = {d["id"]: d["_duplicate_of"] for d in alone.to_pylist()}
     found = first.drops("minhash").to_pylist()
-    assert len(found) > 50 and {d["id"]: d["_duplicate_of"] for d in found} == expected
+    assert len(found) > 30 and {d["id"]: d["_duplicate_of"] for d in found} == expected
 
 
 # --------------------------------------------------------------------------------------------- no clusters by accident
@@ -727,7 +747,7 @@ def test_another_threshold_from_the_same_evidence(options):
     stage = MinHash(**{"ngram": 2, "verify": 0.3, **EVERYTHING, **options})
     result = stage(table)
     counts = []
-    for verify in (0.3, 0.45, 0.7, 0.95, 1.0):
+    for verify in (0.3, 0.45, 0.95):
         moved, fresh = result.rethreshold(verify), dataclasses.replace(stage, verify=verify)(table)
         assert moved.kept.equals(fresh.kept) and moved.dropped.equals(fresh.dropped), verify
         counts.append(len(moved.kept) if stage.mode == "drop" else moved.kept["duplicate_of"].null_count)
@@ -857,6 +877,10 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path):
         ({"containment": 0.9, "verify": "off"}, "verify"),
         ({"unit": "words"}, "unit is 'words'"),
         ({"mode": "mark"}, "mode is 'mark'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"ngram": "5"}, "ngram is '5'"),
+        ({"rows": 2.5}, "rows is 2.5"),
+        ({"verify": None}, "verify is None"),
     ],
 )
 def test_a_bad_parameter_gives_one_clear_line(parameters, says):
@@ -964,6 +988,8 @@ def test_any_kind_of_table():
     sliced = pa.table({"text": ["x", *texts, "y"]}).slice(1, 3)
     for data in (texts, large, chunked, sliced):
         assert MinHash()(data).dropped["text"].to_pylist() == [TEXT + "!"]
+    numbered = MinHash(prefer="longest")(pa.table({"id": [30, 200, 4], "text": texts})).dropped.to_pylist()
+    assert [(d["id"], d["_duplicate_of"]) for d in numbered] == [(30, "4")]
     assert len(MinHash()([]).kept) == 0
 
 
