@@ -25,8 +25,9 @@ from curate.storage import open_table, read_json, read_table, write_json, write_
 
 SMALL = 4096  # so many vectors are one cluster: everything is compared with everything
 CLUSTERS = 65_536  # at most
-SAMPLE = 131_072  # vectors for training, at most
-PER_CENTROID = 64
+SAMPLE = 262_144  # vectors for training, at most
+PER_CENTROID = 256  # with fewer, borders divide more pairs
+ROUNDS = 10
 NUMBERS = 1 << 27  # in the sample, at most: 512 MB
 OVERSAMPLE = 4  # so that the sample is whole though earlier stages have dropped up to three quarters
 DOCS_PER_PARTITION = 1 << 19
@@ -58,8 +59,8 @@ class SemanticDedup(GlobalStage):
     which two documents are duplicates, above 0 and at most 1; the paper's epsilon is 1 - threshold. clusters: k-means clusters
     within which documents are compared; more are faster, and miss pairs that a border divides. Not given, it is 1 for up to
     4,096 documents with an embedding, else half the square root of their number, at most 65,536. sample: vectors that the
-    clusters are trained on, chosen by a hash of (seed, file, record); not given, 64 a cluster, at least 4,096, and at most
-    131,072 or 512 MB.
+    clusters are trained on, chosen by a hash of (seed, file, record); not given, 256 a cluster, at least 4,096, and at most
+    262,144 or 512 MB.
 
     Within a cluster documents are taken in the order of `prefer`: each is a duplicate of the first leader whose cosine to it
     reaches the threshold, or else becomes a leader, and stays. prefer: `first` in input order; `longest` text in bytes;
@@ -355,7 +356,7 @@ def _train(stage: SemanticDedup, task: Task) -> None:
                     here = wanted[done : done + len(found)]
                     done += len(found)
                     vectors[here[here >= 0]] = unit(found[here >= 0])
-    trained = centroids.train(vectors, k, seed=stage.seed)
+    trained = centroids.train(vectors, k, seed=stage.seed, iterations=ROUNDS)
     task.count("centroids", len(trained))
     flat = pa.array(trained.ravel())
     table = pa.table({"centroid": pa.FixedSizeListArray.from_arrays(flat, size) if size else pa.array([], pa.null())})
