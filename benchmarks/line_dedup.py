@@ -80,7 +80,8 @@ def shards_of(texts: list[str], urls: list[str]) -> Iterator[list[Any]]:
         if size >= SHARD:
             yield shard
             shard, size, rows = [], 0, 0
-    yield shard
+    if shard:
+        yield shard
 
 
 def stage_of(name: str) -> Any:

@@ -13,8 +13,8 @@ from curate.testing import run_over
 
 LINES = [
     "Home", "home", "  HOME ", "Home\r", "Share this page!", "share  this page", "Page 1 of 3", "3", "Page 2 of 3",
-    "It rained.", "And then it stopped.", "ΟΔΟΣ", "οδος", "οδοσ", "ÉTÉ", "été", "e\u0301te\u0301", "首頁", "首 頁", "}", "---", "*",
-    "३ दिन", "3 दिन", "", "", "", " \t", "\u3000", "a", "b\x00", "b", "x\u2028y", "x y",
+    "It rained.", "And then it stopped.", "ΟΔΟΣ", "οδος", "οδοσ", "ÉTÉ", "été", "e\u0301te\u0301", "首頁", "首 頁", "}", "---",
+    "*", "३ दिन", "3 दिन", "", "", "", " \t", "\u3000", "a", "b\x00", "b", "x\u2028y", "x y",
 ]  # fmt: skip
 texts = st.one_of(st.none(), st.lists(st.sampled_from(LINES), max_size=10).map("\n".join))
 cuts = st.fixed_dictionaries(

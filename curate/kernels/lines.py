@@ -100,11 +100,15 @@ def _key(data, start, end, seed, folding, words, folded):  # type: ignore[no-unt
             continue
         if folding.case and c < LIMIT:
             c = np.int64(folding.lower[c])
+        space = np.int64(0)
+        if c < 128:  # the Kelvin sign
+            folded[n] = c
+            n += _ONE
+            continue
         folded[n] = 128 | c >> 16  # three bytes, of which the first is no ASCII
         folded[n + _ONE] = c >> 8 & 255
         folded[n + _TWO] = c & 255
         n += _THREE
-        space = np.int64(0)
     if worth < folding.least:
         return _ZERO
     if space and n:

@@ -36,12 +36,12 @@ class LineDedup(GlobalStage):
     lines that went.
 
     The defaults are those of Llama 3, which removed lines that stood more than 6 times among 30 million documents; in smaller
-    corpora the same number means more, so raise it or set max_share. CCNet's paper takes out what stands twice or more among
-    some 5 GB of pages of a snapshot, the first included, with digits and most punctuation ignored: `{min_documents: 2, ignore:
-    [case, digits, punctuation], keep: none}`. Dolma and datatrove's sentence deduplication leave the first where it stands:
-    `{min_documents: 2, keep: first}`, or `paragraph_dedup`, which counts repeats within a document too. RefinedWeb's line-wise
-    corrections look at each line by itself and are no matter of counting: see `c4_lines`, and `where` over the columns above
-    for its rule that a page of which much was cut goes altogether.
+    corpora the same number means more, so raise it or set max_share. CCNet's paper takes out what stands twice or more in the
+    shards of a snapshot that are compared, the first included, with digits and most punctuation ignored: `{min_documents: 2,
+    ignore: [case, digits, punctuation], min_chars: 1}`. Dolma and datatrove's sentence deduplication leave the first where it
+    stands: `{min_documents: 2, keep: first}`, or `paragraph_dedup`, which counts repeats within a document too. RefinedWeb's
+    line-wise corrections look at each line by itself and are no matter of counting: see `c4_lines`, and `where` over the
+    columns above for its rule that a page of which much was cut goes altogether.
 
     Frequent lines may be good text: refrains, headings such as "Pros", the values of a table of products, and in code lines
     like `pass` or `try {`, which leave holes. Llama 3's authors saw good text go as well, and found their models better for it.

@@ -105,6 +105,17 @@ def test_lines_with_few_letters_have_no_key(line, least):
     assert len(keys([line], least=least)[0]) == (worth(line) >= least)
 
 
+def test_every_character_folds_as_python_has_it():
+    characters = [chr(c) for c in range(1, 0x20000) if not 0xD800 <= c < 0xE000 and c != 10]
+    lines = [f"q{c}q" for c in characters]
+    for ignore in ("case",), ("case", "digits", "punctuation"):
+        found, _, _ = keys(lines, **{word: word in ignore for word in ("case", "digits", "punctuation")})
+        folded = [fold(line, ignore) for line in lines]
+        assert len(set(zip(folded, found.tolist(), strict=True))) == len(set(folded)) == len(set(found.tolist()))
+    _, which, _ = keys([f"{c}+" for c in characters], least=1)
+    assert which.tolist() == [i for i, c in enumerate(characters) if worth(c)]
+
+
 def test_keys_of_hostile_texts_are_those_of_their_lines():
     hostile = [t or "" for t in hostile_texts()]
     found, which, number = keys(hostile)
