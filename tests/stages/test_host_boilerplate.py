@@ -12,7 +12,7 @@ from curate.stages.line_dedup import LineDedup
 @given(st.lists(st.tuples(texts, st.sampled_from("aaab")), max_size=30), cuts)
 def test_defaults_against_a_dictionary(documents, cut):
     documents, hosts = [d for d, _ in documents], [h for _, h in documents]
-    needed = {h: min(10, max(2, 3 * n // 10 + 1) if (n := hosts.count(h)) >= 5 else 10) for h in "ab"}
+    needed = {h: min(10, max(2, n // 2 + 1) if (n := hosts.count(h)) >= 5 else 10) for h in "ab"}
     gone = repeated(documents, hosts, ("case",), 2, needed)
     assert run(HostBoilerplate(), documents, [f"http://{h}.test/" for h in hosts], **cut) == judged(documents, gone)
 
@@ -41,7 +41,7 @@ def test_a_line_of_a_section_goes_on_a_large_host():
 
 def test_it_is_line_dedup():
     table = pa.Table.from_pylist([page("www.a.test" if n % 2 else "a.test", n, ["Menu", f"Part {n % 3}"]) for n in range(12)])
-    theirs = LineDedup(scope="host", min_documents=10, max_share=0.3, min_scope=5)(table)
+    theirs = LineDedup(scope="host", min_documents=10, max_share=0.5, min_scope=5)(table)
     ours = HostBoilerplate()(table)
     assert ours.kept["text"].to_pylist() == theirs.kept["text"].to_pylist() != table["text"].to_pylist()
     assert HostBoilerplate().reasons() == ("host_boilerplate.empty",)
