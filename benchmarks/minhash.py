@@ -159,7 +159,9 @@ def report(title: str, runs: Runs, corpus: dict[str, Any]) -> tuple[str, dict[st
         phases = runs[name][0]["phases"]
         fit = Spread.of([said["seconds"]["fit and filter"] for said in runs[name]])
         parts = ", ".join(f"{p['name']} {p['cpu']:.2f} s {p['peak'] / 2**20:.0f} MB" for p in phases)
-        text.append(f"{name}: phases of minhash {fit.show(2)} s; the first run's phases: {parts}")
+        off = [said["seconds"]["fit and filter"] for said in runs["curate run, off"]]
+        times = Spread.ratio([said["seconds"]["fit and filter"] for said in runs[name]], off)
+        text.append(f"{name}: phases of minhash {fit.show(2)} s, {times.show(2)}x of off; the first run's phases: {parts}")
     return "\n".join(text), ratios
 
 
@@ -210,6 +212,8 @@ def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     bars.append(("whole job: datatrove's four steps take so many times as long as `verify: off`", job, 150, True))
     verified = ratios["curate, verify 0.7"]["whole, of curate, verify off"]
     bars.append(("whole job: `verify: 0.7` takes so many times as long as `verify: off`", verified, 2, False))
+    run = ratios["curate run, 0.7"]["whole, of curate, verify off"] / ratios["curate run, off"]["whole, of curate, verify off"]
+    bars.append(("a run folder: `verify: 0.7` takes so many times as long as `verify: off`", run, 2, False))
     told = [
         {"bar": name, "value": value, "limit": limit, "met": value >= limit if least else value <= limit}
         for name, value, limit, least in bars
