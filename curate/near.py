@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import fit, index
+from curate import fit, index, prefer
 from curate.errors import StageError
 from curate.stage import ROW, Batches, Step, Task
 from curate.storage import (
@@ -58,7 +58,7 @@ GATHERED = pa.schema(
         ("component", pa.uint64()),
         ("document", pa.uint64()),
         ("id", pa.string()),
-        ("prefer", pa.binary()),  # in the order of the values, null for none
+        ("prefer", pa.uint64()),  # the lower, the more
         ("cluster", pa.uint64()),  # what a cluster is called that it leads
         ("size", pa.uint32()),  # shingles
         ("start", pa.int64()),  # where they begin in the file beside
@@ -105,15 +105,10 @@ def _partitions(n_docs: int, size: int) -> int:
     return max(1, -(-n_docs // max(size, n_docs // MOST_PARTITIONS)))
 
 
-def preferred(stage: MinHash) -> tuple[str, ...]:
-    """The column by whose values documents are preferred."""
-    return {"first": (), "longest": ("text_bytes",), "newest": ("date",)}.get(stage.prefer, (stage.prefer,))
-
-
 def read_in_fit(stage: MinHash) -> tuple[str, ...]:
     """The columns that the fit reads."""
     place = ("file", "record") if stage.mode == "label" else ()
-    return tuple(dict.fromkeys(("text", "id", *preferred(stage), *place)))
+    return tuple(dict.fromkeys(("text", "id", *prefer.columns(stage.prefer), *place)))
 
 
 def _compared(stage: MinHash) -> tuple[str, ...]:
@@ -385,14 +380,13 @@ def gather(stage: MinHash, parts: int, task: Task, batches: Batches) -> None:
         room: np.ndarray | None = None
         for batch in batches:
             row = batch[ROW].to_numpy()
-            prefer = [_ordered(name, batch[name]) for name in preferred(stage)] or [pa.nulls(len(row), pa.binary())]
             size, hashes = _shingles(stage, batch, room)
             room = hashes.base if isinstance(hashes.base, np.ndarray) else room
             columns = [
                 pa.array(component[np.searchsorted(rows, row)]),
                 pa.array(row.astype(np.uint64) + np.uint64(start)),
                 batch["id"].cast(pa.string()),
-                *prefer,
+                pa.array(prefer.keys("minhash", stage.prefer, batch)),
                 pa.array(_names(batch)) if stage.mode == "label" else pa.nulls(len(row), pa.uint64()),
                 pa.array(size),
             ]
@@ -406,24 +400,6 @@ def _names(batch: pa.RecordBatch) -> np.ndarray:
     from curate.kernels.keys import hash128, order_hash
 
     return hash128(batch["id"].cast(pa.string()))[:, 0] ^ order_hash(0, batch["file"], batch["record"])
-
-
-def _ordered(name: str, values: pa.Array) -> pa.Array:
-    """Values as binary in the same order; null where there is none (null, NaN)."""
-    from curate.stages.quantile import has_score, ordered_bits
-
-    kind = values.type
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return values.cast(pa.binary())
-    if not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
-        raise StageError(
-            f"minhash: prefer is {name!r}, a column of type {kind}, which has no order; give one of numbers or dates"
-        )
-    scored = has_score(values)
-    bits = ordered_bits(values.filter(pa.array(scored))).astype(">u8")
-    plain = pa.Array.from_buffers(pa.binary(8), len(bits), [None, pa.py_buffer(bits)]).cast(pa.binary())
-    at = np.cumsum(scored) - 1
-    return plain.take(pa.array(np.maximum(at, 0), mask=~scored))
 
 
 def _shingles(stage: MinHash, batch: pa.RecordBatch, room: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -515,15 +491,13 @@ def _in_order(stage: MinHash, table: pa.Table, own: int) -> np.ndarray:
         {
             "component": table["component"],
             "young": pa.array(young),
-            "none": pc.is_null(table["prefer"]),
-            "prefer": pc.fill_null(table["prefer"], b""),
+            "prefer": table["prefer"],
             "length": pc.fill_null(pc.binary_length(ids), 0),
             "id": pc.fill_null(ids, ""),
             "document": table["document"],
         }
     )
-    down = {"prefer"}
-    return pc.sort_indices(keys, [(c, "descending" if c in down else "ascending") for c in keys.column_names]).to_numpy()
+    return pc.sort_indices(keys, [(c, "ascending") for c in keys.column_names]).to_numpy()
 
 
 class _Clusters:
@@ -710,7 +684,7 @@ def gather_index(stage: MinHash, parts: int, task: Task) -> None:
                         pa.array(component[low:high]),
                         pa.array(rows[low:high].astype(np.uint64) + start),
                         table["id"],
-                        pa.nulls(len(table), pa.binary()),
+                        pa.array(np.zeros(len(table), np.uint64)),
                         pa.array(hash128(table["id"].combine_chunks())[:, 0] | OLD),
                         table["size"],
                     ]

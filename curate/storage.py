@@ -158,7 +158,7 @@ def write_partitioned(path: Path | str, schema: pa.Schema, parts: Iterable[tuple
 def read_partition(path: Path | str, partition: int, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of one partition of a file made by `write_partitioned`, in order; an empty table if it has none."""
     with open_table(path) as file:
-        groups = _groups_of(file, partition)
+        groups = groups_of(file, partition)
         if not groups:
             return file.schema_arrow.remove_metadata().empty_table()
         names = None if columns is None else list(columns)
@@ -168,10 +168,11 @@ def read_partition(path: Path | str, partition: int, columns: Sequence[str] | No
 def partition_rows(path: Path | str, partition: int) -> int:
     """How many rows one partition of a file made by `write_partitioned` has."""
     with open_table(path) as file:
-        return sum(file.metadata.row_group(group).num_rows for group in _groups_of(file, partition))
+        return sum(file.metadata.row_group(group).num_rows for group in groups_of(file, partition))
 
 
-def _groups_of(file: pq.ParquetFile, partition: int) -> list[int]:
+def groups_of(file: pq.ParquetFile, partition: int) -> list[int]:
+    """The row groups of one partition of a file made by `write_partitioned`, in order."""
     stored = (file.schema_arrow.metadata or {}).get(b"partitions") or file.metadata.metadata[b"partitions"]
     return [group for p, group in orjson.loads(stored) if p == partition]
 

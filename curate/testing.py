@@ -134,6 +134,8 @@ def _type_of(column: str) -> pa.DataType:
     """The type with which some stage writes the column; else a double."""
     from curate.stages import all_stages
 
+    if column == "embedding":
+        return pa.list_(pa.float16(), 8)
     for _, cls in all_stages():
         try:
             schema = cls(**cls.example).writes()

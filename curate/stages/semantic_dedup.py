@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import fit
+from curate import fit, prefer
 from curate.errors import RecipeError, StageError
 from curate.stage import EMPTY, REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.storage import open_table, read_json, read_table, write_json, write_partitioned, write_table
+from curate.storage import groups_of, open_table, read_json, read_table, write_json, write_partitioned, write_table
 
 SMALL = 4096  # so many vectors are one cluster: everything is compared with everything
 CLUSTERS = 65_536  # at most
@@ -129,8 +128,7 @@ class SemanticDedup(GlobalStage):
         return tuple(dict.fromkeys(("id", self.column, *place, *self._order_reads())))
 
     def _order_reads(self) -> tuple[str, ...]:
-        known = {"first": (), "longest": ("text_bytes",), "newest": ("date",), "central": (), "outlying": ()}
-        return known.get(self.prefer, (self.prefer,))
+        return () if self.prefer in ("central", "outlying") else prefer.columns(self.prefer)
 
     def writes(self) -> pa.Schema:
         return LABELS if self.mode == "label" else EMPTY
@@ -294,11 +292,6 @@ def _split(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
         yield int(p), table if here.all() else table.take(pa.array(np.flatnonzero(here)))
 
 
-def _groups_of(file: pq.ParquetFile, partition: int) -> list[int]:
-    """Row groups of a partition: one at a time is read, since all of them may be more than memory holds."""
-    return [group for p, group in orjson.loads(file.metadata.metadata[b"partitions"]) if p == partition]
-
-
 # --------------------------------------------------------------------------------------------- the steps of the fit
 
 
@@ -419,29 +412,13 @@ def _assign(stage: SemanticDedup, partitions: int, by_centroid: bool, task: Task
 
 def _order_key(stage: SemanticDedup, batch: pa.RecordBatch, cosine: np.ndarray) -> np.ndarray:
     """uint64: the lower, the more a document is preferred."""
-    from curate.stages.quantile import has_score, ordered_bits
+    from curate.stages.quantile import ordered_bits
 
     if stage.prefer == "outlying":
         return ordered_bits(pa.array(cosine))
     if stage.prefer == "central":
         return ~ordered_bits(pa.array(cosine))
-    values = _instant(batch["date"]) if stage.prefer == "newest" else batch[stage._order_reads()[0]]
-    scored = has_score(values)
-    key = np.full(len(values), np.iinfo(np.uint64).max, np.uint64)
-    try:
-        key[scored] = ~ordered_bits(values.filter(pa.array(scored)))
-    except StageError:
-        raise StageError(f"semantic_dedup: prefer: column {stage.prefer!r} is {values.type}; give a number or a date") from None
-    return key
-
-
-def _instant(dates: pa.Array) -> pa.Array:
-    """Dates as numbers in their order: the first 14 digits of an ISO 8601 string; null for anything else."""
-    if not pa.types.is_string(dates.type):
-        return dates
-    digits = pc.utf8_slice_codeunits(pc.replace_substring_regex(dates, "[^0-9]", ""), 0, 14)
-    number = pc.cast(pc.utf8_rpad(digits, 14, "0"), pa.int64())
-    return pc.if_else(pc.match_substring_regex(dates, "^[0-9]{4}(-|[0-9]|$)"), number, pa.scalar(None, pa.int64()))
+    return prefer.keys("semantic_dedup", stage.prefer, batch)
 
 
 # --------------------------------------------------------------------------------------------- pairs within clusters
@@ -489,7 +466,7 @@ def _files(stage: SemanticDedup, task: Task) -> Iterator[tuple[int, list[int], p
     """(shard, row groups of this partition, file) of the shards that have any."""
     for shard, name in enumerate(task.shards):
         with open_table(task.folder(stage) / "assign" / name) as file:
-            groups = _groups_of(file, task.rank)
+            groups = groups_of(file, task.rank)
             if groups:
                 yield shard, groups, file
 
