@@ -2,7 +2,7 @@
 
     python benchmarks/line_dedup.py [--data FOLDER] [--mb 64] [--repeats 5] [--check]
 
-Real texts: domains, quality and the pages' main texts, shuffled; twenty of a source make a host. Every side gets the
+Real texts: domains, quality and the pages' main texts, shuffled; two hundred neighbours make a host. Every side gets the
 same documents in the same order, in one process, on one core, in turns; rates are per CPU second of the calls alone. Ours does
 its whole fit with its files, and rewrites the texts; its batches have 1,024 rows, its shards 64 MB, as from the engine.
 The peers are called without a pipeline around them:
@@ -56,7 +56,7 @@ def some_texts(data: Path, mb: float) -> tuple[list[str], list[str]]:
     while True:
         for i in order:
             found.append(texts[i] if not turn else "\n".join(f"{x} {turn}" if x else x for x in texts[i].split("\n")))
-            urls.append(f"https://www.host-{turn}-{i // 20}.test/{i}")  # neighbours come from one source
+            urls.append(f"https://www.host-{turn}-{i // 200}.test/{i}")  # neighbours come from one source
             size += len(found[-1].encode())
             if size >= mb * 1e6:
                 return found, urls
