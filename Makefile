@@ -16,7 +16,7 @@ demo: .venv/core
 install: .venv/all
 
 test: .venv/all
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto --dist loadfile
 
 slow: .venv/all
 	.venv/bin/pytest -m slow
