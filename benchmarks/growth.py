@@ -1,6 +1,6 @@
 """How `minhash` grows: time and memory over 0.1, 0.3, 1 and 3 million documents, and what that makes of a billion.
 
-    python benchmarks/growth.py [--documents 100000,300000,1000000,3000000] [--memory-limit 640] [--verify 0.7] [--check]
+    python benchmarks/growth.py [--documents 100000,300000,1000000,3000000] [--memory-limit 512] [--verify 0.7] [--check]
 
 Documents are synthetic: words by Zipf's law out of 100,000, a hundred to a document on average (about 650 bytes), a fifth of
 them near-duplicates of one of 8,000 earlier ones, so that the share of duplicates is the same at every size. They are short
@@ -45,7 +45,7 @@ LIMITS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", default="100000,300000,1000000,3000000")
-    parser.add_argument("--memory-limit", type=int, default=640, help="MiB")
+    parser.add_argument("--memory-limit", type=int, default=512, help="MiB")
     parser.add_argument("--verify", default="0.7")
     parser.add_argument("--work", type=Path, help="where corpora are made, and kept")
     parser.add_argument("--check", action="store_true")

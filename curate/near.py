@@ -219,7 +219,7 @@ def candidates(stage: MinHash, ranges: int, task: Task) -> None:
     high = -(-((task.rank + 1) << 64) // ranges)
     count = sum(partition_rows(folder / "keys" / name, task.rank) for name in task.shards)
     count += int(starts[-1] - starts[shards]) * stage.bands // ranges
-    passes = max(1, -(-count * KEY_BYTES // max(LEAST, task.memory_limit // 2)))
+    passes = max(1, -(-count * KEY_BYTES // max(LEAST, task.memory_limit // (2 * SHARES))))
     bounds = [low + (high - low) * i // passes for i in range(passes + 1)]
     with TableWriter(folder / "edges" / f"{task.rank:05d}.parquet", EDGES, codec="lz4") as writer:
         for i in range(passes):
@@ -274,7 +274,7 @@ def components(stage: MinHash, ranges: int, task: Task) -> None:
 
     def parts(spill: Path) -> Iterator[tuple[int, pa.Table]]:
         nonlocal found
-        for base, labels in join(edges, int(starts[-1]), max(LEAST, task.memory_limit // 2), spill):
+        for base, labels in join(edges, int(starts[-1]), max(LEAST, task.memory_limit // SHARES), spill):
             first = max(0, int(np.searchsorted(starts, base, side="right")) - 1)
             for shard in range(first, len(starts) - 1):
                 low, high = max(base, int(starts[shard])), min(base + len(labels), int(starts[shard + 1]))
