@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from curate.kernels.chars import LIMIT, MARK, SPACE, UNSPACED, WORD, bits_of, inline_kernel, kernel, tables
+from curate.kernels.chars import LIMIT, MARK, SPACE, UNSPACED, WORD, bits_of, decode, inline_kernel, kernel, tables
 
 OTHER = 0x80  # in the table of bytes: not ASCII
 LEFT_OUT, OWN, ATTACHED = 1 << 29, 1 << 30, 1 << 31  # beside the folded code point in the table of code points
@@ -96,19 +96,13 @@ def _beyond(cp, bits, points):
 
 
 @inline_kernel
-def _wide(data, at, end):
-    """(code point, bytes) of a character of several bytes."""
-    c = np.int64(data[at])
-    if c < 0xE0:
-        if at + 1 < end:
-            return (c & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, 2
-    elif c < 0xF0:
-        if at + 2 < end:
-            return (c & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F, 3
-    elif at + 3 < end:
-        high = (c & 0x07) << 18 | (np.int64(data[at + 1]) & 0x3F) << 12
-        return high | (np.int64(data[at + 2]) & 0x3F) << 6 | np.int64(data[at + 3]) & 0x3F, 4
-    return np.int64(0), 1
+def _folded(data, at, end, ascii, points, bits):
+    """(what becomes of the character at `at`, where the next begins)."""
+    c = ascii[data[at]]
+    if c != OTHER:
+        return np.uint32(c), at + 1
+    cp, width = decode(data, at, end)
+    return points[cp] if cp < LIMIT else _beyond(cp, bits, points), at + width
 
 
 ONES, HIGHS, ZEROS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(0x3030303030303030)
@@ -124,18 +118,11 @@ def _run(data, start, end, ascii, points, bits, collapse, words, prefixes):
     alone = False  # the word is a character of a script without spaces
     at = start
     while at < end:
-        c = np.uint64(ascii[data[at]])
-        own = attached = False
-        if c == np.uint64(OTHER):
-            cp, width = _wide(data, at, end)
-            at += width
-            what = points[cp] if cp < LIMIT else _beyond(cp, bits, points)
-            if what & np.uint32(LEFT_OUT):
-                continue
-            own, attached = what & np.uint32(OWN) != np.uint32(0), what & np.uint32(ATTACHED) != np.uint32(0)
-            c = np.uint64(what & np.uint32(FOLDED))
-        else:
-            at += 1
+        what, at = _folded(data, at, end, ascii, points, bits)
+        if what & np.uint32(LEFT_OUT):
+            continue
+        own, attached = what & np.uint32(OWN) != np.uint32(0), what & np.uint32(ATTACHED) != np.uint32(0)
+        c = np.uint64(what & np.uint32(FOLDED))
         if size and (own or c == np.uint64(0) or (alone and not attached)):
             total = total * BASE + mix(value ^ held ^ size * SPREAD)
             words += 1
@@ -235,15 +222,9 @@ def _char_prefixes(data, start, end, ascii, points, bits, collapse, prefixes):
     zero = gap = False
     at = start
     while at < end:
-        what = np.uint32(ascii[data[at]])
-        if what == np.uint32(OTHER):
-            cp, width = _wide(data, at, end)
-            at += width
-            what = points[cp] if cp < LIMIT else _beyond(cp, bits, points)
-            if what & np.uint32(LEFT_OUT):
-                continue
-        else:
-            at += 1
+        what, at = _folded(data, at, end, ascii, points, bits)
+        if what & np.uint32(LEFT_OUT):
+            continue
         c = np.uint64(what & np.uint32(FOLDED))
         if c == np.uint64(0):
             gap, zero = count > 0, False
