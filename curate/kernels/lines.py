@@ -20,13 +20,13 @@ import numpy as np
 
 from curate.kernels.chars import ALPHA, LIMIT, MARK, NOT_PUNCT, NUMERIC, bits_of, decode, inline_kernel, kernel, tables
 from curate.kernels.chars import SPACE as SPACE_BIT
+from curate.kernels.hashes import finish
 from curate.kernels.urls import hash_backward
 from curate.kernels.words import SPACE, space_at
 
 NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an address that no unit has
 _ROW = np.uint64(32)
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # finaliser of splitmix64
-_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # those of splitmix64
 _ZERO, _ONE, _TWO, _THREE, _SEVEN, _EIGHT, _S32 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 32))
 KEEP, EMPTY, REMOVE = 0, 1, 2
 
@@ -62,13 +62,6 @@ def folding(case: bool, digits: bool, punctuation: bool, blocks: bool, least: in
         skip = punctuation and not bits[cp] & NOT_PUNCT
         fold[cp] = ord(folded) + _WORTH * c.isalpha() + _SKIP * skip
     return Folding(fold, bits, lower, case, digits, punctuation, blocks, least)
-
-
-@kernel
-def _mixed(h: np.uint64) -> np.uint64:
-    h = (h ^ (h >> _S30)) * _M1
-    h = (h ^ (h >> _S27)) * _M2
-    return h ^ (h >> _S31)
 
 
 @inline_kernel
@@ -119,7 +112,7 @@ def _key(data, start, end, seed, folding, words, folded):  # type: ignore[no-unt
     for i in range((n + _SEVEN) >> _THREE):
         h = (h ^ words[i]) * _M2
         h ^= h >> _S32
-    return max(_mixed(h), _ONE)
+    return max(finish(h), _ONE)
 
 
 @kernel

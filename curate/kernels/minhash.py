@@ -10,7 +10,8 @@ import numba
 import numpy as np
 
 from curate.kernels.chars import kernel
-from curate.kernels.shingles import PADDING, SPREAD, Folding, fold_arguments, longest_of, mix, power_of, room, shingles_of
+from curate.kernels.hashes import SPREAD, mix
+from curate.kernels.shingles import PADDING, Folding, fold_arguments, longest_of, power_of, room, shingles_of
 
 LANES = 32  # shingles are padded to a multiple of this, so that the vectorised loop has no remainder
 

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 from curate.kernels.chars import LIMIT, MARK, SPACE, UNSPACED, WORD, bits_of, decode, inline_kernel, kernel, tables
+from curate.kernels.hashes import SPREAD, mix
 
 OTHER = 0x80  # in the table of bytes: not ASCII
 LEFT_OUT, OWN, ATTACHED = 1 << 29, 1 << 30, 1 << 31  # beside the folded code point in the table of code points
@@ -24,7 +25,6 @@ ZERO = ord("0")
 # Diacritics for Latin, Greek and Cyrillic, where they stand as characters of their own.
 DIACRITICS = ((0x300, 0x36F), (0x483, 0x487))
 
-SPREAD = np.uint64(0x9E3779B97F4A7C15)
 BASE = np.uint64(0xD6E8FEB86659FD93)
 
 
@@ -73,15 +73,6 @@ def folding(lowercase: bool, strip_accents: bool, fold_digits: bool, strip_punct
 
 def _has_accents(base: str) -> bool:
     return unicodedata.name(base, "").startswith(("LATIN", "GREEK", "CYRILLIC"))
-
-
-@inline_kernel
-def mix(x):
-    """A 64-bit hash of a 64-bit value, one to one."""
-    x ^= x >> np.uint64(32)
-    x *= SPREAD
-    x ^= x >> np.uint64(29)
-    return x
 
 
 @kernel

@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 
 from curate.kernels import chars
 from curate.kernels.chars import decode, inline_kernel, kernel
+from curate.kernels.hashes import finish
 
 SPACED, WORD, OTHER, SINGLE, ATTACHED = range(5)  # kinds of characters
 
@@ -33,14 +34,10 @@ _BASE_B = np.uint64(0x043F6A88_85A308D3)
 _GRAM_BASE = np.uint64(0x9E3779B9_7F4A7C15)
 _SEED = np.uint64(0xCBF29CE4_84222325)
 _STEP = np.uint64(0x9FB21C65_1E98DF25)
-_MIX = np.uint64(0xFF51AFD7_ED558CCD)
-_MIX_2 = np.uint64(0xC4CEB9FE_1A85EC53)
-_HALF = np.uint64(32)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FOUR = np.uint64(4)
 _LOW_60 = np.uint64((1 << 60) - 1)
-_29 = np.uint64(29)
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,13 +93,6 @@ def _plus(a, b):
 
 
 @inline_kernel
-def _mixed(h):
-    h = (h ^ (h >> _HALF)) * _MIX
-    h = (h ^ (h >> _29)) * _MIX_2
-    return h ^ (h >> _HALF)
-
-
-@inline_kernel
 def _scaled(h, n):
     """A number below n, in the order of the hash."""
     return np.int64(_high(h, np.uint64(n)))
@@ -124,7 +114,7 @@ def _tokens(data, at, end, table, hashes, begins, ends):
             now = _kind(table, cp)
         if now == SPACED:
             if kind != SPACED:
-                hashes[n] = _mixed(h)
+                hashes[n] = finish(h)
                 ends[n] = at
                 n += 1
                 kind = SPACED
@@ -133,7 +123,7 @@ def _tokens(data, at, end, table, hashes, begins, ends):
         goes_on = now == ATTACHED if now != kind else now == WORD or (now == OTHER and cp == run)
         if kind == SPACED or not goes_on:
             if kind != SPACED:
-                hashes[n] = _mixed(h)
+                hashes[n] = finish(h)
                 ends[n] = at
                 n += 1
             begins[n] = at
@@ -148,7 +138,7 @@ def _tokens(data, at, end, table, hashes, begins, ends):
                 h = (h ^ np.uint64(data[at])) * _STEP
                 at += 1
     if kind != SPACED:
-        hashes[n] = _mixed(h)
+        hashes[n] = finish(h)
         ends[n] = end
         n += 1
     return n
@@ -230,7 +220,7 @@ def groups(
             if j >= gram:
                 h -= hashes[j - gram] * leading
             if j >= gram - 1:
-                order[j - gram + 1] = _mixed(h)
+                order[j - gram + 1] = finish(h)
         head, tail = 0, 0  # grams that may still be the smallest: from left to right, and from small to large
         anchor, first = -1, 0
         for g in range(n - gram + 1):
@@ -269,7 +259,7 @@ def _group(
     texts[found] = text
     starts[found] = first
     counts[found] = end - first
-    anchors[found] = _mixed(order[anchor] + _GRAM_BASE)  # as the smallest of many, it is a small number itself
+    anchors[found] = finish(order[anchor] + _GRAM_BASE)  # as the smallest of many, it is a small number itself
     length = end - first - 1 + size
     sums_a[found] = _part(a, powers_a, first, length)
     sums_b[found] = _part(b, powers_b, first, length)
@@ -326,7 +316,7 @@ def share(hashes: np.ndarray, n: int, out: np.ndarray) -> None:
 def _slot(keys_a, keys_b, states, x, y):
     """Where the pair is in the table, or where it would go."""
     n = len(states)
-    at = _scaled(_mixed(x), n)
+    at = _scaled(finish(x), n)
     while states[at] and (keys_a[at] != x or keys_b[at] != y):
         at += 1
         if at == n:
@@ -344,7 +334,7 @@ def insert(
     A table is two arrays of keys and one of states (uint8: 0 empty, ONCE, SEVERAL), with room to spare.
     """
     for i in range(len(a)):
-        if wanted[i] and (parts == 1 or _scaled(_mixed(b[i]) * _GRAM_BASE, parts) == part):
+        if wanted[i] and (parts == 1 or _scaled(finish(b[i]) * _GRAM_BASE, parts) == part):
             at = _slot(keys_a, keys_b, states, a[i], b[i])
             again[i] = states[at] != 0
             states[at] = SEVERAL if states[at] else ONCE
@@ -359,7 +349,7 @@ def several(
 ) -> None:  # fmt: skip
     """For the pairs of the given part that are wanted: whether the table has met them several times."""
     for i in range(len(a)):
-        if wanted[i] and (parts == 1 or _scaled(_mixed(b[i]) * _GRAM_BASE, parts) == part):
+        if wanted[i] and (parts == 1 or _scaled(finish(b[i]) * _GRAM_BASE, parts) == part):
             out[i] = states[_slot(keys_a, keys_b, states, a[i], b[i])] == SEVERAL
 
 
