@@ -5,7 +5,7 @@ n-th rename, removal, mkdir or opening for writing below the run folder, and ano
 run; a recipe edited before resuming, and edited back; a finished run edited and killed. Prints `<n> <story> <digests>` for
 each that went wrong, and at the end how many there were.
 
-    python tests/kills.py FOLDER EVERY FIRST
+    python tests/kills.py FOLDER EVERY FIRST [dedup]       with `dedup`, a recipe of deduplications that keep indexes
 """
 
 from __future__ import annotations
@@ -39,7 +39,25 @@ stages:
   - quantile: {column: score, keep: 0.5}
 output: {shard_mb: 0.05, validation: 0.02, seed: 7}
 """
-EDITED = BODY.replace("word_count > 5", "word_count > 7").replace("output:", '  - where: {sql: "word_count > 9"}\noutput:')
+DEDUP = """\
+name: k
+source: auto
+stages:
+  - exact_dedup: {by: normalised, keep_index: true}
+  - line_dedup: {min_documents: 3}
+  - substring_dedup: {min_tokens: 8}
+  - {minhash: {ngram: 2, bands: 20, rows: 3, keep_index: true}, max_drop: 1.0}
+  - word_count
+  - where: {sql: "word_count > 5"}
+output: {shard_mb: 0.05, validation: 0.02, seed: 7}
+"""
+
+
+def edited_of(body: str) -> str:
+    """Another threshold, and a stage more."""
+    return body.replace("word_count > 5", "word_count > 7").replace("output:", '  - where: {sql: "word_count > 9"}\noutput:')
+
+
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 
 
@@ -75,24 +93,25 @@ def child(body: str, data: Path, root: Path, kill_at: int = 0) -> tuple[str, int
     return tuple(json.loads(answer)) if answer else ("", 0)
 
 
-def main(folder: Path, every: int, first: int) -> None:
+def main(folder: Path, every: int, first: int, body: str) -> None:
+    other = edited_of(body)
     data, root = mixed(folder / "in", 120), folder / "run"
-    plain, operations = child(BODY, data, folder / "plain")
-    edited, _ = child(EDITED, data, folder / "edited")
+    plain, operations = child(body, data, folder / "plain")
+    edited, _ = child(other, data, folder / "edited")
     wrong = tried = 0
     for n in range(first, operations + 1, every):
         for story in ("plain", "edited after", "edited and killed"):
             shutil.rmtree(root, ignore_errors=True)
             if story == "edited and killed":
-                child(BODY, data, root)
-            whole, _ = child(BODY if story != "edited and killed" else EDITED, data, root, kill_at=n)
+                child(body, data, root)
+            whole, _ = child(body if story != "edited and killed" else other, data, root, kill_at=n)
             if whole:
                 continue  # it has fewer operations
             tried += 1
-            found = [child(BODY if story == "plain" else EDITED, data, root)[0]]
+            found = [child(body if story == "plain" else other, data, root)[0]]
             expected = [plain if story == "plain" else edited]
             if story == "edited after":
-                found.append(child(BODY, data, root)[0])
+                found.append(child(body, data, root)[0])
                 expected.append(plain)
             if found != expected:
                 wrong += 1
@@ -101,4 +120,4 @@ def main(folder: Path, every: int, first: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), DEDUP if sys.argv[4:] == ["dedup"] else BODY)

@@ -392,9 +392,9 @@ def test_killed_while_a_folder_is_deleted(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(resumed.root.rglob(".tmp-*"))
 
 
-def killed_before_file_operations(folder: Path, every: int, first: int) -> None:
+def killed_before_file_operations(folder: Path, every: int, first: int, *recipe: str) -> None:
     """See kills.py."""
-    command = [sys.executable, Path(__file__).with_name("kills.py"), folder, str(every), str(first)]
+    command = [sys.executable, Path(__file__).with_name("kills.py"), folder, str(every), str(first), *recipe]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     print(found)
@@ -409,6 +409,12 @@ def test_killed_before_a_file_operation(tmp_path: Path) -> None:
 @pytest.mark.timeout(3000)
 def test_killed_before_each_file_operation(tmp_path: Path) -> None:
     killed_before_file_operations(tmp_path, 2, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_deduplications_killed_before_file_operations(tmp_path: Path) -> None:
+    killed_before_file_operations(tmp_path, 10, 1, "dedup")
 
 
 def test_workers_die_with_their_parent(tmp_path: Path) -> None:
