@@ -6,20 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curate.kernels import html as kernel
+
 
 @dataclass(slots=True)
 class Page:
-    """One page after parsing and the scan of its markup.
+    """One page after parsing and the scan of its markup. The columns of the arrays are named in `curate.kernels.html`.
 
     html: the page as the parser serialises it: well formed, tags in lower case, attributes in double quotes.
     text: UTF-8; the texts of all blocks, one after another.
-    blocks: int32 [blocks, BLOCK_COLUMNS] in document order; the columns are named in `curate.kernels.html`.
-    elements: int32 [elements, ELEMENT_COLUMNS].
+    blocks: int32 [blocks, BLOCK_COLUMNS] in document order.
+    first_words: int64 [blocks, FIRST_WORDS]: hashes of the first words of each block, 0 where there are fewer.
+    elements: int32 [elements, ELEMENT_COLUMNS], outer ones first; element 0 is the document.
+    names: int64: hashes of tags and of the words in class, id and role; an element has those of a range.
     spans: int32 [spans, 3]: kind, start and end in `html` of elements that are read in Python (formulas, metadata).
     """
 
     html: bytes
     text: bytes
     blocks: np.ndarray
+    first_words: np.ndarray
     elements: np.ndarray
+    names: np.ndarray
     spans: np.ndarray
+
+
+def scan_page(html: bytes) -> Page:
+    """The arrays of a page. html: UTF-8, well formed, as a parser serialises it."""
+    found = kernel.scan(np.frombuffer(html, np.uint8), *kernel.tables(), _LICENCES)
+    text, blocks, first, elements, names, spans = found
+    return Page(html, text.tobytes(), blocks, first, elements, names, spans)
+
+
+_LICENCES = np.frombuffer(kernel.LICENCES, np.uint8)
