@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curate.kernels import blocks as kernel_of_blocks
 from curate.kernels import html as kernel
 
 
@@ -29,6 +30,13 @@ class Page:
     elements: np.ndarray
     names: np.ndarray
     spans: np.ndarray
+
+    def features(self, name_weights: np.ndarray, text_weights: np.ndarray) -> np.ndarray:
+        """float32 [blocks, features], named in `curate.kernels.blocks.FEATURES`.
+
+        name_weights, text_weights: float32 [HASHES]: learned weights of the hashes in `names` and `first_words`.
+        """
+        return kernel_of_blocks.features(self.blocks, self.first_words, self.elements, self.names, name_weights, text_weights)
 
 
 def scan_page(html: bytes) -> Page:
