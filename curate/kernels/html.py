@@ -33,8 +33,8 @@ WORDS, LETTERS, UPPER, DIGITS, PUNCT, STOPS, SYMBOLS, UNSPACED, OPENS, CLOSES, T
 BLOCK_COLUMNS = 29
 FIRST_WORDS = 8  # hashes of a block's first words
 
-# Columns of an element. FIRST, LAST: its blocks, half open. NAMES_FROM, NAMES_TO: its words in `names`: of tag, class, id, role.
-# SIGNATURE: hash of tag and first class, equal for repeated siblings.
+# Columns of an element. FIRST, LAST: its blocks, half open. NAMES_FROM, NAMES_TO: its words in `names`: of tag, class, id and
+# role. SIGNATURE: hash of tag and first class, equal for repeated siblings.
 PARENT, TAG, FIRST, LAST, DEPTH, NAMES_FROM, NAMES_TO, SIGNATURE = range(8)
 ELEMENT_COLUMNS = 8
 
@@ -49,11 +49,10 @@ UNSEEN, INVISIBLE = 1 << 8, 1 << 9  # never text; no text, but a formula in it i
 
 # Properties of tags.
 _BLOCK, _VOID, _RAW, _UNSEEN, _FIELD = 1, 2, 4, 8, 16
-_HEADING = ("h1", "h2", "h3", "h4", "h5", "h6")
 _BLOCKS = (
-    "address article aside blockquote body center dd details dialog dir div dl dt fieldset figcaption figure footer form frameset"
-    " h1 h2 h3 h4 h5 h6 header hgroup hr html legend li listing main menu nav ol p plaintext pre search section summary table"
-    " caption colgroup tbody thead tfoot tr td th ul xmp"
+    "address article aside blockquote body center dd details dialog dir div dl dt fieldset figcaption figure footer form"
+    " frameset h1 h2 h3 h4 h5 h6 header hgroup hr html legend li listing main menu nav ol p plaintext pre search section"
+    " summary table caption colgroup tbody thead tfoot tr td th ul xmp"
 )
 _VOIDS = "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr"
 _RAWS = "script style iframe noembed noframes xmp plaintext"
@@ -62,25 +61,19 @@ _NEVER_SEEN = (
     " rp rt mjx-math mjx-copytext amp-consent amp-analytics amp-state amp-sidebar"
 )
 _OTHERS = (
-    "a b strong i em u mark code kbd samp tt var span label button option input noscript time abbr acronym cite q small s del ins"
-    " sub sup big font ruby rb bdi bdo dfn output picture title link meta img"
+    "a b strong i em u mark code kbd samp tt var span label button option input noscript time abbr acronym cite q small s del"
+    " ins sub sup big font ruby rb bdi bdo dfn output picture title link meta img"
 )
 TAGS = ("", *dict.fromkeys(f"{_BLOCKS} {_VOIDS} {_RAWS} {_NEVER_SEEN} {_OTHERS}".split()))
 T = {name: n for n, name in enumerate(TAGS)}
-_TAG_A, _TAG_BR, _TAG_CODE, _TAG_PRE, _TAG_LI, _TAG_OL, _TAG_UL = (T[t] for t in ("a", "br", "code", "pre", "li", "ol", "ul"))
-_TAG_MENU, _TAG_DIR, _TAG_TABLE, _TAG_TR, _TAG_TD, _TAG_TH = (T[t] for t in ("menu", "dir", "table", "tr", "td", "th"))
-_TAG_DT, _TAG_DD, _TAG_QUOTE, _TAG_FIGCAPTION, _TAG_CAPTION = (
-    T[t] for t in ("dt", "dd", "blockquote", "figcaption", "caption")
-)
-_TAG_BODY, _TAG_THEAD, _TAG_TBODY, _TAG_MATH, _TAG_SCRIPT, _TAG_IMG = (
-    T[t] for t in ("body", "thead", "tbody", "math", "script", "img")
-)
-_TAG_TITLE, _TAG_META, _TAG_LINK, _TAG_TIME, _TAG_HTML = (T[t] for t in ("title", "meta", "link", "time", "html"))
-_TAG_TEMPLATE, _TAG_FORM, _TAG_NOSCRIPT, _TAG_BUTTON = (T[t] for t in ("template", "form", "noscript", "button"))
-_TAG_XMP, _TAG_PLAINTEXT, _TAG_LISTING, _TAG_HEAD = (T[t] for t in ("xmp", "plaintext", "listing", "head"))
-_TAG_H1, _TAG_KBD, _TAG_SAMP, _TAG_TT = (T[t] for t in ("h1", "kbd", "samp", "tt"))
-_TAG_B, _TAG_STRONG, _TAG_I, _TAG_EM = (T[t] for t in ("b", "strong", "i", "em"))
-assert [T[t] for t in _HEADING] == list(range(_TAG_H1, _TAG_H1 + 6))
+_TAG_A, _TAG_B, _TAG_BODY, _TAG_BR, _TAG_BUTTON, _TAG_CAPTION = (T[t] for t in "a b body br button caption".split())
+_TAG_CODE, _TAG_DD, _TAG_DIR, _TAG_DT, _TAG_EM, _TAG_FIGCAPTION = (T[t] for t in "code dd dir dt em figcaption".split())
+_TAG_FORM, _TAG_H1, _TAG_HEAD, _TAG_HTML, _TAG_I, _TAG_IMG, _TAG_KBD = (T[t] for t in "form h1 head html i img kbd".split())
+_TAG_LI, _TAG_LINK, _TAG_LISTING, _TAG_MATH, _TAG_MENU, _TAG_META = (T[t] for t in "li link listing math menu meta".split())
+_TAG_NOSCRIPT, _TAG_OL, _TAG_PLAINTEXT, _TAG_PRE, _TAG_QUOTE = (T[t] for t in "noscript ol plaintext pre blockquote".split())
+_TAG_SAMP, _TAG_SCRIPT, _TAG_STRONG, _TAG_TABLE, _TAG_TBODY = (T[t] for t in "samp script strong table tbody".split())
+_TAG_TD, _TAG_TEMPLATE, _TAG_TH, _TAG_THEAD, _TAG_TIME, _TAG_TITLE = (T[t] for t in "td template th thead time title".split())
+_TAG_TR, _TAG_TT, _TAG_UL, _TAG_XMP = (T[t] for t in "tr tt ul xmp".split())
 
 # Frequent words that carry no content: prose has many, menus have few.
 _STOPS = """
@@ -496,7 +489,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
     stack[0, _F_ITEM] = -1
     stack[0, _F_TABLE] = -1
     stack[0, _F_SPAN] = -1
-    elements[0] = 0
+    for k in range(ELEMENT_COLUMNS):
+        elements[0, k] = 0
     elements[0, PARENT] = -1
     n_elements = 1
     pos = 0  # in out
@@ -514,6 +508,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
     after_link = False
     fresh_link = False
     raw_until = -1
+    promised = 1  # from here on elements may count the open block as theirs
     i = 0
     while True:
         # -- text up to the next tag
@@ -664,11 +659,16 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
         if prop & _BLOCK:
             if bits & IN_PRE == 0 or (closing and sp > 0 and stack[sp, _F_TAG] == tag and stack[sp - 1, _F_BITS] & IN_PRE == 0):
                 flush = True
-            elif started and pos > begin and tag != _TAG_TD and tag != _TAG_TH and not bits & UNSEEN:
+            elif (
+                started
+                and pos > begin
+                and (out[pos - 1] != 0x0A or (closing and tag == _TAG_TR and stack[sp, _F_COUNTER] == pos))
+                and tag not in (_TAG_TD, _TAG_TH)
+                and not bits & UNSEEN
+            ):
                 # lines of code in elements of their own; a row of a table without text is an empty line
-                if out[pos - 1] != 0x0A or (closing and tag == _TAG_TR and stack[sp, _F_COUNTER] == pos):
-                    out[pos] = 0x0A
-                    pos += 1
+                out[pos] = 0x0A
+                pos += 1
         elif tag == _TAG_BR:
             if bits & IN_PRE:
                 if started and not bits & (UNSEEN | INVISIBLE):
@@ -717,8 +717,12 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 pos = end
             else:
                 pos = begin
+                for k in range(promised, n_elements):
+                    if elements[k, LAST] > n_blocks:
+                        elements[k, LAST] = n_blocks
             images = fields = 0
         if flush:
+            promised = n_elements
             started = False
             space = False
             feeds = 0
@@ -742,7 +746,10 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 while sp >= target:
                     if stack[sp, _F_ELEMENT] != stack[sp - 1, _F_ELEMENT]:
                         # a block that is still open may reach beyond this element: then it belongs to one around
-                        elements[stack[sp, _F_ELEMENT], LAST] = n_blocks + (1 if started and base >= sp else 0)
+                        elements[stack[sp, _F_ELEMENT], LAST] = n_blocks
+                        if started and base >= sp:
+                            elements[stack[sp, _F_ELEMENT], LAST] += 1
+                            promised = min(promised, stack[sp, _F_ELEMENT])
                     span = stack[sp, _F_SPAN]
                     if span >= 0:
                         spans[span, 2] = i
@@ -754,10 +761,10 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                         s = spans[span, 1]
                         while h[s] != 0x3E:
                             s += 1
-                        row = title_row
-                        hashes = titles[:]
-                        _measure(h, s + 1, tag_at, row, hashes, stops, titles, 0)
-                        n_titles = min(row[WORDS], hashes.size)
+                        for k in range(s + 1, tag_at):
+                            out[pos + k - s - 1] = h[k]  # a place where nothing has been written yet
+                        _measure(out, pos, pos + tag_at - s - 1, title_row, titles, stops, titles, n_titles)
+                        n_titles = min(title_row[WORDS], titles.size)
                     if code_open and stack[sp, _F_BITS] & IN_CODE and not stack[sp - 1, _F_BITS] & IN_CODE:
                         out[pos] = CODE_CLOSE
                         pos += 1
@@ -772,7 +779,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
         special = 0
         hidden = False
         aria_hidden = False
-        fact = tag == _TAG_META or tag == _TAG_TIME or tag == _TAG_HTML
+        fact = tag in (_TAG_META, _TAG_TIME, _TAG_HTML)
         if tag == _TAG_TITLE and not has_title:
             fact = stack[sp, _F_TAG] == _TAG_HEAD or not stack[sp, _F_BITS] & UNSEEN
         tex = 0
@@ -802,7 +809,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                     j += 1
                 end = j
                 j += 1
-            if key == _A_CLASS or key == _A_ID:
+            if key in (_A_CLASS, _A_ID):
                 if end - start <= 2000:
                     named = named or end > start
                     before = n_names
@@ -825,7 +832,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                                 special |= _BYLINE
             elif key == _A_ROLE:
                 value = _hash_lower(h, start, end)
-                if value == _PRESENTATION or value == _NONE:
+                if value in (_PRESENTATION, _NONE):
                     layout = True
                 elif n_names < names.size - 1 and end > start:
                     names[n_names] = (value ^ 0x72) * _PRIME & _MASK  # a role is another word than a class
@@ -848,7 +855,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                     tex = 1  # math/tex
                 elif end - start >= 19 and h[end - 7] == 0x6C and h[end - 6] == 0x64 and h[end - 5] == 0x2B:
                     fact = True  # application/ld+json
-            elif key == _A_START and tag == _TAG_OL or key == _A_VALUE and tag == _TAG_LI:
+            elif (key == _A_START and tag == _TAG_OL) or (key == _A_VALUE and tag == _TAG_LI):
                 number = _number(h, start, end)
             elif key == _A_COLSPAN:
                 colspan = max(1, min(50, _number(h, start, end)))
@@ -856,14 +863,14 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 has_alt = end > start
             elif key == _A_ITEMPROP:
                 fact = fact or _find(bylines, _hash_lower(h, start, end)) >= 0
-            elif key == _A_REL and (tag == _TAG_A or tag == _TAG_LINK):
+            elif key == _A_REL and (tag in (_TAG_A, _TAG_LINK)):
                 k = start
                 while k < end:
                     stop = k
                     while stop < end and h[stop] > 0x20:
                         stop += 1
                     value = _hash_lower(h, k, stop)
-                    fact = fact or value == _REL_AUTHOR or value == _REL_LICENSE or value == _REL_CANONICAL
+                    fact = fact or value in (_REL_AUTHOR, _REL_LICENSE, _REL_CANONICAL)
                     k = stop + 1
             elif key == _A_HREF and tag == _TAG_A:
                 fact = fact or (end - start > cc.size and _contains(h, start, min(end, start + 40), cc))
@@ -914,7 +921,9 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
             out[pos] = SPAN_OPEN
             pos += 1
             digits = 1
-            while 10**digits <= span:
+            rest = span
+            while rest >= 10:
+                rest //= 10
                 digits += 1
             rest = span
             for k in range(digits):
@@ -937,10 +946,13 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
         sp += 1
         if sp == stack.shape[0]:
             larger = np.zeros((2 * sp, _F_COLUMNS), np.int64)
-            larger[:sp] = stack
+            for k in range(sp):
+                for q in range(_F_COLUMNS):
+                    larger[k, q] = stack[k, q]
             stack = larger
         frame = stack[sp]
-        frame[:] = stack[sp - 1]
+        for q in range(_F_COLUMNS):
+            frame[q] = stack[sp - 1, q]
         frame[_F_TAG] = tag
         frame[_F_SPAN] = span
         bits = outer
@@ -949,11 +961,11 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
             fresh_link = True
             if after_link and started and not outer & IN_PRE:
                 space = True
-        elif tag == _TAG_PRE or tag == _TAG_LISTING or tag == _TAG_XMP or tag == _TAG_PLAINTEXT:
+        elif tag in (_TAG_PRE, _TAG_LISTING, _TAG_XMP, _TAG_PLAINTEXT):
             bits |= IN_PRE
-        elif tag == _TAG_CODE or tag == _TAG_KBD or tag == _TAG_SAMP or tag == _TAG_TT:
+        elif tag in (_TAG_CODE, _TAG_KBD, _TAG_SAMP, _TAG_TT):
             bits |= IN_CODE
-        elif tag == _TAG_B or tag == _TAG_STRONG or tag == _TAG_I or tag == _TAG_EM:
+        elif tag in (_TAG_B, _TAG_STRONG, _TAG_I, _TAG_EM):
             bits |= IN_EMPHASIS
         elif tag == _TAG_BUTTON:
             bits |= IN_BUTTON | (UNSEEN if outer & IN_PRE else 0)
@@ -971,7 +983,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
             items[n_items] = ordinal
             frame[_F_ITEM] = n_items
             n_items += 1
-        elif tag == _TAG_UL or tag == _TAG_OL or tag == _TAG_MENU or tag == _TAG_DIR:
+        elif tag in (_TAG_UL, _TAG_OL, _TAG_MENU, _TAG_DIR):
             frame[_F_LIST] += 1
             frame[_F_LIST_FRAME] = sp
             frame[_F_COUNTER] = number - 1 if number else 0
@@ -984,13 +996,15 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
             frame[_F_KIND] = DEFINITION
         elif tag == _TAG_QUOTE:
             frame[_F_QUOTE] += 1
-        elif tag == _TAG_FIGCAPTION or tag == _TAG_CAPTION:
+        elif tag in (_TAG_FIGCAPTION, _TAG_CAPTION):
             frame[_F_KIND] = CAPTION
         elif tag == _TAG_TABLE:
             if not outer & IN_PRE:
                 if n_tables == data.shape[0]:
                     grown = np.zeros((2 * n_tables, _T_COLUMNS), np.int32)
-                    grown[:n_tables] = data
+                    for k in range(n_tables):
+                        for q in range(_T_COLUMNS):
+                            grown[k, q] = data[k, q]
                     data = grown
                 if frame[_F_TABLE] >= 0:
                     data[frame[_F_TABLE], _T_NESTED] += 1
@@ -1009,7 +1023,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 data[table, _T_ROWS] += 1
                 data[table, _T_ROW] += 1
                 data[table, _T_NEXT] = 0
-        elif tag == _TAG_TD or tag == _TAG_TH:
+        elif tag in (_TAG_TD, _TAG_TH):
             table = frame[_F_TABLE]
             if table >= 0 and not outer & IN_PRE:
                 frame[_F_KIND] = HEADER if tag == _TAG_TH else DATA
@@ -1036,7 +1050,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
         if (hidden or aria_hidden) and tag != _TAG_HTML and tag != _TAG_BODY:
             if prop & _BLOCK:
                 bits |= IN_HIDDEN
-            elif hidden or tag == _TAG_A or tag == _TAG_I:
+            elif hidden or tag in (_TAG_A, _TAG_I):
                 bits |= INVISIBLE
         frame[_F_BITS] = bits
         if prop & _BLOCK or named or tag == 0:
