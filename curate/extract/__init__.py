@@ -1,8 +1,10 @@
 """From an HTML page to its main text. One extractor per file of this folder; its name is the file's name.
 
-A module `curate/extract/<name>.py` has a function `extract(html: bytes, url, charset) -> Extracted` and imports the package
-that it wraps at its top, so that `load` can say which one is missing before any page is read. Nothing here looks at a
-clock: what decides about a page is counted (nesting, nodes, bytes), so that every run keeps the same pages.
+A module `curate/extract/<name>.py` has a function `extract(html: bytes, url, charset, *, keep, format) -> Extracted`, and says
+what it can do: `KEEP` and `FORMATS`, the values of these two options that it takes, and `COLUMNS`, the columns that it fills
+besides the text. It imports the package that it wraps at its top, so that `load` can say which one is missing before any page
+is read. Nothing here looks at a clock: what decides about a page is counted (nesting, nodes, bytes), so that every run keeps
+the same pages.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import unescape
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 
 from curate.errors import MissingExtra, RecipeError, did_you_mean
 
@@ -25,6 +30,21 @@ MAX_TAGS = 500_000  # a tree takes some 300 bytes a node
 MAX_DEPTH = 1_024  # elements inside each other: quadratic in resiliparse
 MAX_ATTRIBUTES = 4_096  # of one element: quadratic in lexbor and libxml2
 MAX_OPTIONS = 10_000  # of one <select>: quadratic in lexbor
+
+# What is kept of a page: its main content, all of its visible text, or the main content and the readers' comments.
+KEEP = ("main", "all_text", "comments")
+FORMATS = ("text", "markdown")
+# What a page says of itself, as columns of the documents; the fields of `Extracted` have the same names.
+COLUMNS = pa.schema(
+    [
+        ("page_type", pa.string()),
+        ("title", pa.string()),
+        ("author", pa.string()),
+        ("published", pa.string()),
+        ("canonical_url", pa.string()),
+        ("licence_links", pa.list_(pa.string())),
+    ]
+)
 
 _EXTRA = {"trafilatura": ("trafilatura", "extract")}  # extractor -> package, extra of ours that installs it
 _NOT_EXTRACTORS = {"__init__", "charset"}
@@ -48,11 +68,21 @@ _LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,30})?\s*$")
 
 @dataclass(slots=True)
 class Extracted:
-    """What an extractor found: the main text, the page's title, and the primary tag of `<html lang>` (`en-US` is `en`)."""
+    """What an extractor found. Everything but the text is None where the page does not say, or the extractor does not look.
+
+    text: by the options `keep` and `format`. title: of the page. language: primary tag of `<html lang>` (`en-US` is `en`).
+    page_type: article, forum, documentation, product, listing, collection or service. author: names, joined by "; ".
+    published: date or date and time in ISO 8601. canonical_url: absolute. licence_links: absolute URLs, each once.
+    """
 
     text: str
     title: str | None
     language: str | None
+    page_type: str | None = None
+    author: str | None = None
+    published: str | None = None
+    canonical_url: str | None = None
+    licence_links: list[str] | None = None
 
 
 class Unextractable(Exception):
@@ -71,15 +101,44 @@ def names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_EXTRACTORS)
 
 
-def load(name: str) -> Extractor:
-    """The extractor of that name: (html as bytes, url, charset of the HTTP header) -> Extracted; raises Unextractable.
+def load(name: str, *, keep: str = "main", format: str = "text") -> Extractor:
+    """The extractor of that name with its options: (html as bytes, url, charset of the HTTP header) -> Extracted.
 
-    Raises RecipeError for an unknown name and MissingExtra where its package is not installed.
+    What it returns raises Unextractable for a page that cannot be extracted.
+
+    Args:
+        name: one of `names()`.
+        keep: one of `KEEP`: the main content, all visible text, or the main content with the comments of readers.
+        format: one of `FORMATS`: plain text, or Markdown.
+
+    Raises RecipeError for an unknown name and for options that this extractor does not have, and MissingExtra where its
+    package is not installed.
     """
+    module = _module(name)
+    check_options(keep, format)
+    for option, value, known in (("keep", keep, module.KEEP), ("format", format, module.FORMATS)):
+        if value not in known:
+            raise RecipeError(f"extractor {name!r} has no {option}: {value!r}, only {', '.join(map(repr, known))}")
+    return partial(module.extract, keep=keep, format=format)
+
+
+def check_options(keep: str, format: str, where: str = "") -> None:
+    """Raise RecipeError for a value that no extractor has. where: put before the name of the option."""
+    for option, value, known in (("keep", keep, KEEP), ("format", format, FORMATS)):
+        if value not in known:
+            raise RecipeError(f"{where}{option} is {value!r}{did_you_mean(value, known)}")
+
+
+def columns(name: str) -> pa.Schema:
+    """The columns besides the text that an extractor fills, as fields of `COLUMNS`. Raises as `load` does."""
+    return pa.schema([COLUMNS.field(c) for c in _module(name).COLUMNS])
+
+
+def _module(name: str) -> ModuleType:
     if name not in names():
         raise RecipeError(f"unknown extractor {name!r}{did_you_mean(name, names())}")
     try:
-        return importlib.import_module(f"curate.extract.{name}").extract
+        return importlib.import_module(f"curate.extract.{name}")
     except ImportError as error:
         if name not in _EXTRA:
             raise

@@ -26,6 +26,9 @@ NOT_CONTENT = [
     *("nav", "header", "footer", "aside", "dialog", "#header", "#nav", "#menu", "#sidebar", "#secondary", "#footer"),
     *("#breadcrumb", "#breadcrumbs", "#comments", "#respond", "#related", "#cookie"),
 ]
+KEEP = ("main", "all_text")
+FORMATS = ("text",)
+COLUMNS = ("title",)
 MAX_TRIES = 16  # scripts may be full of what looks like the tag
 _REGIONS = (b"main", b"article")
 # What looks like a tag inside these is none, or is not shown.
@@ -33,15 +36,15 @@ _OPAQUE = [(b"<!--", b"-->")]
 _OPAQUE += [(b"<" + name, b"</" + name) for name in (b"script", b"template", b"noscript")]
 
 
-def extract(html: bytes, url: str | None, charset: str | None) -> Extracted:
-    """Main text, title and language of a page. Raises Unextractable."""
+def extract(html: bytes, url: str | None, charset: str | None, *, keep: str = "main", format: str = "text") -> Extracted:
+    """Text, title and language of a page. Raises Unextractable."""
     page = to_utf8(html, charset)
     lower = page.lower()
     body = lower.find(b"<body", 0, HEAD_WITHIN)
     title, language = head_facts(page[: body if body > 0 else HEAD_WITHIN].decode(errors="ignore"))
     if body > 0 and not _hidden(lower, body):  # a head has no text, but often most of the scripts
         page, lower = page[body:], lower[body:]
-    return Extracted(_main(page, lower), title, language)
+    return Extracted(_main(page, lower) if keep == "main" else _text(page, []), title, language)
 
 
 def _main(page: bytes, lower: bytes) -> str:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from curate import extract
 from curate.errors import MissingExtra, RecipeError, SourceError, did_you_mean
 from curate.guard import Guard
 from curate.storage import sha256_stream
@@ -58,6 +59,11 @@ class Source:
     kind: auto (by file name) or one of warc, jsonl, parquet, hf, text, html.
     paths: files, folders, globs, fsspec URLs. corpus: name for all documents; default the name of each input root.
     extract: extractor for HTML (resiliparse, trafilatura, or none, which needs keep_html).
+    keep: what is taken of a page: main (its main content), all_text, or comments (main content and the readers' comments).
+    format: of the text of a page, text or markdown. An extractor that has not the one or the other says so before any work.
+    metadata: write what a page says of itself into columns of the documents. They are fixed by the extractor (page_type, title,
+    author, published, canonical_url, licence_links; or title alone), there for inputs of the kinds warc (without WET) and html,
+    and null where a page is plain text or does not say. An input's own column of such a name is the same column.
     keep_html: keep the page, as UTF-8, in the binary column `html`.
     max_raw_bytes, max_text_bytes: larger records go to the ledger as `too_large`; with cut_text a long text is cut instead.
     on_error: what a file that cannot be read at all does: stop the run, or be quarantined.
@@ -69,6 +75,9 @@ class Source:
     paths: tuple[str, ...] = ()
     corpus: str | None = None
     extract: str = "resiliparse"
+    keep: str = "main"
+    format: str = "text"
+    metadata: bool = True
     keep_html: bool = False
     max_raw_bytes: int = 16 << 20
     max_text_bytes: int = 16 << 20
@@ -83,6 +92,7 @@ class Source:
             raise RecipeError(f"source: unknown kind {self.kind!r}{did_you_mean(self.kind, ('auto', *KINDS))}")
         if self.on_error not in ("stop", "quarantine"):
             raise RecipeError(f"source.on_error is {self.on_error!r}; it is 'stop' or 'quarantine'")
+        extract.check_options(self.keep, self.format, "source.")
         if self.extract == "none" and not self.keep_html:
             raise RecipeError("source.extract is 'none', so nothing would be kept of a page: set source.keep_html")
 
@@ -361,7 +371,8 @@ def _add_column(extra: dict[str, tuple[pa.DataType, str]], column: pa.Field, pat
     known, where = extra.get(name, (plain, path))
     unified = unify(known, plain)
     if unified is None:
-        raise SourceError(f"column {column.name!r} is {known} in {where} but {plain} in {path}")
+        remedy = "; `source.metadata: false` leaves out what pages say of themselves" if name in extract.COLUMNS.names else ""
+        raise SourceError(f"column {column.name!r} is {known} in {where} but {plain} in {path}{remedy}")
     extra[name] = unified, where if unified == known else path
 
 
@@ -456,9 +467,7 @@ class Reading:
     @cached_property
     def extract(self) -> Any:
         """The extractor that the source names."""
-        from curate import extract
-
-        return extract.load(self.source.extract)
+        return extract.load(self.source.extract, keep=self.source.keep, format=self.source.format)
 
 
 class HashingStream:
@@ -505,10 +514,22 @@ def row_batches(rows: Iterator[dict[str, Any]], schema: pa.Schema, size: str = "
         yield pa.RecordBatch.from_pylist(held, schema)
 
 
+def page_columns(source: Source) -> pa.Schema:
+    """The columns that pages bring to the documents: what they say of themselves, as far as the extractor looks at it.
+
+    Raises what `curate.extract.load` raises: an extractor that is not there, or has not these options, is known at plan time.
+    """
+    if source.extract == "none":
+        return pa.schema([])
+    extract.load(source.extract, keep=source.keep, format=source.format)
+    return extract.columns(source.extract) if source.metadata else pa.schema([])
+
+
 def page_schema(source: Source) -> pa.Schema:
     """Schema of the rows that `page_rows` makes."""
     kept = [pa.field("html", pa.binary())] if source.keep_html else []
-    return pa.schema([*(f for f in BASE if f.name not in ("text_bytes", "tokens", "corpus", "file")), *kept])
+    fields = [f for f in BASE if f.name not in ("text_bytes", "tokens", "corpus", "file")]
+    return pa.schema([*fields, *kept, *page_columns(source)])
 
 
 def page_rows(reading: Reading, pages: Iterator[Any]) -> Iterator[dict[str, Any]]:
@@ -553,6 +574,7 @@ def _page_row(reading: Reading, page: Any) -> dict[str, Any]:
         found = reading.extract(page.body, page.url, page.charset)
         row["text"] = found.text
         row["declared_language"] = found.language or page.language
+        row.update((name, getattr(found, name)) for name in extract.COLUMNS.names)  # those that the schema has are taken
     if reading.source.keep_html:
         row["html"] = decode(page.body, page.charset).encode()
     return row

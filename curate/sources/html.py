@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.sources import InputFile, Reading, Source, page_rows, page_schema, row_batches
+from curate.sources import InputFile, Reading, Source, page_columns, page_rows, page_schema, row_batches
 from curate.sources.text import whole
 from curate.stage import Batches
 
@@ -21,8 +21,8 @@ def parts(file: InputFile, source: Source, size: int) -> list[tuple[int, int, in
 
 
 def schema(file: InputFile, source: Source) -> pa.Schema:
-    """A page brings no columns."""
-    return pa.schema([])
+    """What a page says of itself."""
+    return page_columns(source)
 
 
 def read(reading: Reading, start: int, stop: int) -> Batches:

@@ -24,7 +24,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from curate.errors import SourceError
-from curate.sources import InputFile, Reading, Source, page_rows, page_schema, row_batches
+from curate.sources import InputFile, Reading, Source, page_columns, page_rows, page_schema, row_batches
 from curate.sources.members import GZIP, SKIPPABLE, ZSTD, GzipMember, Members, Plain, Window, zstd_frames
 from curate.sources.payload import BLANK_LINE, HEADER_LIMIT, Head, Other, Page, Reject, judge
 from curate.stage import Batches
@@ -385,8 +385,9 @@ def parts(file: InputFile, source: Source, size: int) -> list[tuple[int, int, in
 
 
 def schema(file: InputFile, source: Source) -> pa.Schema:
-    """An archive brings no columns."""
-    return pa.schema([])
+    """What pages say of themselves; WET files hold texts, which say nothing."""
+    name = file.name.lower().removesuffix(".gz").removesuffix(".zst")
+    return pa.schema([]) if name.endswith(".wet") else page_columns(source)
 
 
 def read(reading: Reading, start: int, stop: int) -> Batches:

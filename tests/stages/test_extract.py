@@ -31,7 +31,7 @@ def test_whatever_the_extractor_says_is_a_known_reason(monkeypatch):
     def gives_up(html, url, charset):
         raise extract.Unextractable("extract.ValueError", "page 7")
 
-    monkeypatch.setattr(extract, "load", lambda name: gives_up)
+    monkeypatch.setattr(extract, "load", lambda name, **options: gives_up)
     assert Extract()(pages(b"<p>a</p>")).dropped["_reason"].to_pylist() == ["extract.failed"]
 
 
