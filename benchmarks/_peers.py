@@ -17,7 +17,6 @@ import argparse
 import importlib.metadata
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -90,39 +89,9 @@ def parquet(args: argparse.Namespace) -> dict[str, Any]:
     return {"read": int(steps[0].get("documents", 0)), "kept": int(steps[-1].get("total", 0))}
 
 
-def pages(args: argparse.Namespace) -> dict[str, Any]:
-    """What datatrove makes of each page, as JSON lines {record_id, text, seconds}: its reader's decoding, its extractor.
-
-    Without the sandbox process and its time limit, so this is the most that datatrove can score.
-    """
-    import warcio.archiveiterator
-    from datatrove.pipeline.extractors import Trafilatura
-    from datatrove.pipeline.readers.warc import process_record
-
-    extractor = Trafilatura()
-    extractor.extract("")
-    n = errors = 0
-    with (args.output).open("w") as out:
-        for path in sorted(args.input.iterdir()):
-            with path.open("rb") as f:
-                for record in warcio.archiveiterator.ArchiveIterator(f):
-                    page = process_record(record)
-                    if page is None:
-                        continue
-                    before = time.process_time()
-                    try:
-                        text = extractor.extract(page["text"])
-                    except Exception:  # datatrove counts it as clean_error and goes on
-                        text, errors = "", errors + 1
-                    seconds = time.process_time() - before
-                    out.write(json.dumps({"record_id": page["id"], "text": text or "", "seconds": seconds}) + "\n")
-                    n += 1
-    return {"pages": n, "errors": errors}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pipeline", choices=("versions", "warc", "parquet", "pages"))
+    parser.add_argument("pipeline", choices=("versions", "warc", "parquet"))
     parser.add_argument("input", type=Path, nargs="?")
     parser.add_argument("output", type=Path, nargs="?")
     parser.add_argument("--workers", type=int, default=1)
@@ -131,7 +100,7 @@ def main() -> None:
     if args.pipeline == "versions":
         print(json.dumps(versions()))
         return
-    run = {"warc": warc, "parquet": parquet, "pages": pages}[args.pipeline]
+    run = {"warc": warc, "parquet": parquet}[args.pipeline]
     print(json.dumps(run(args)), file=sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""Ingest beside datatrove, in one run: archives to text, an empty pipeline over Parquet, and the quality of the text.
+"""Ingest beside datatrove, in one run: archives to text, and an empty pipeline over Parquet.
 
     python benchmarks/ingest.py                                   everything, about twenty minutes on two cores
     python benchmarks/ingest.py --only warc --files 'trafilatura-00001*' --repeats 1     a quick look
@@ -195,27 +195,6 @@ def part_parquet(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {"input": built, **compare(sides, built["documents"], built["text_bytes"])}
 
 
-def part_f1(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Word-level F1 of each extractor against the reference texts, and of datatrove's setting of trafilatura."""
-    crawl = args.data / "crawl"
-    paths = archives(args)
-    source = work / "pages"
-    copy(paths, source)
-    extractors = {}
-    for name in ["datatrove", *(args.extractors or helper(sys.executable, "_ours.py", "names"))]:
-        say(f"  extracting with {name}")
-        lines = work / f"{name}.jsonl"
-        if name == "datatrove":
-            told = helper(args.peer_python, "_peers.py", "pages", source, lines)
-        else:
-            told = helper(sys.executable, "_ours.py", "pages", source, lines, "--extractor", name)
-        scores = helper(
-            sys.executable, "_ours.py", "score", crawl / "pages.jsonl.gz", lines, "--archives", *[p.name for p in paths]
-        )
-        extractors[name] = {**scores, "errors": told["errors"]}
-    return {"files": len(paths), "extractors": extractors}
-
-
 def copy(paths: Sequence[Path], folder: Path, prefix: str = "") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
@@ -302,37 +281,6 @@ def show_parquet(part: Mapping[str, Any]) -> str:
     return f"{show_sides(title, part)}\n{note}"
 
 
-def show_f1(part: Mapping[str, Any]) -> str:
-    names = list(part["extractors"])
-    rows = []
-    for name in names:
-        e = part["extractors"][name]
-        best = e["groups"].get("all")
-        marks = [f"{best[k]:.3f}" for k in ("f1", "precision", "recall")] if best else ["–"] * 3
-        shares = ["–" if e[k] is None else f"{e[k]:.3f}" for k in ("must_contain", "must_not_contain")]
-        rate = f"{e['pages'] / e['seconds']:,.0f}" if e["seconds"] else "–"
-        rows.append([name, f"{e['pages']:,}", str(best["n"]) if best else "0", *marks, *shares, rate, f"{e['slowest']:.2f}",
-                     str(e["missing"]), str(e["empty"])])  # fmt: skip
-    head = ["extractor", "pages", "with reference", "F1", "precision", "recall", "must contain", "must not", "pages/CPU s",
-            "slowest s", "missing", "empty"]  # fmt: skip
-    first = table("QUALITY OF THE TEXT  word-level, mean over pages; must not: share of unwanted snippets found", head, rows)
-    groups = sorted({g for e in part["extractors"].values() for g in e["groups"]} - {"all"}, key=lambda g: (g[0] == "s", g))
-    rows = []
-    for group in groups:
-        found = [part["extractors"][name]["groups"].get(group) for name in names]
-        size = next(g["n"] for g in found if g)
-        rows.append([group, str(size), *map(show_marks, found)])
-    second = table("F1 (precision / recall) by type of page and by source", ["", "pages", *names], rows)
-    errors = [f"{name}: {said(e['errors'])}" for name, e in part["extractors"].items() if e["errors"]]
-    note = ("datatrove = its reader's decoding and Trafilatura(favour_precision, deduplicate), without its time limit.\n"
-            "A word is a run of \\w: a Chinese clause counts as one, so those pages score low for everybody.")  # fmt: skip
-    return "\n\n".join([first, second, "\n".join([note, *errors])])
-
-
-def show_marks(group: Mapping[str, float] | None) -> str:
-    return f"{group['f1']:.3f} ({group['precision']:.2f} / {group['recall']:.2f})" if group else "–"
-
-
 def said(counts: Mapping[str, int] | int) -> str:
     if isinstance(counts, int):
         return str(counts)
@@ -364,7 +312,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth", type=int, default=4, help="one more run on the archives this many times over; 0 for none")
     parser.add_argument("--parquet-mb", type=float, default=250)
     parser.add_argument("--parquet-characters", type=int, default=0, help="cut texts to so many characters (0: whole)")
-    parser.add_argument("--extractors", nargs="+", help="for `f1`; default all that there are")
     parser.add_argument("--peer-python", type=Path, default=Path(peer), help="runs datatrove (or CURATE_PEER_PYTHON)")
     parser.add_argument("--work", type=Path, help="scratch folder, default a temporary one")
     parser.add_argument("--json", action="store_true", help="one JSON object with every repeat on stdout")
@@ -379,7 +326,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-PARTS = {"warc": (part_warc, show_warc), "parquet": (part_parquet, show_parquet), "f1": (part_f1, show_f1)}
+PARTS = {"warc": (part_warc, show_warc), "parquet": (part_parquet, show_parquet)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
