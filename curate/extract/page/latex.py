@@ -24,13 +24,13 @@ from urllib.parse import parse_qsl, unquote
 MAX_LENGTH = 65_536  # characters of an element; formulas have hundreds
 MAX_NESTING = 60  # levels of MathML; what is deeper is read as if it stood at this level
 
-_TAG = re.compile(r"<!--.*?-->|<(/?)([A-Za-z][^\s/>]*)((?:[^>\"]|\"[^\"]*\")*+)>|([^<]+|<)", re.S)
+_TAG = re.compile(r"<!--.*?-->|<(/?)([A-Za-z][^\s/>]*)((?:\s+=?[^\s=>]*+(?:=\"[^\"]*\")?)*+)/?>|([^<]+|<)", re.S)
 _ATTRIBUTE = re.compile(r"([^\s=\"/]+)\s*=\s*\"([^\"]*)\"")
 _ANNOTATION = re.compile(
     r"<(?:\w+:)?annotation\b[^>]*\bencoding=\"(?:application/|text/|image/)?(?:x-)?(?:la)?tex\"[^>]*>(.*?)</(?:\w+:)?annotation>",
     re.S | re.I,
 )
-_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*(?:\n|$)")
+_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)(\\[A-Za-z]+)?%[^\n]*(?:\n|$)")
 _CDATA = re.compile(r"\A\s*(?:%|//)?\s*<!\[CDATA\[|(?:%|//)?\s*\]\]>\s*\Z")
 _SERVICE = re.compile(r"\s*\\(?:inline|dpi\s*\{?\d+\}?|bg_(?:\w+|\{\w+\})|fn_\w+|(?:bg|fg)\s*\{[^{}]*\})(?![A-Za-z])")
 _STYLE = re.compile(r"\\(?:displaystyle|textstyle)(?![A-Za-z])\s*")
@@ -100,7 +100,7 @@ def _is_tex(text: str) -> bool:
 def _clean(tex: str) -> tuple[str, bool]:
     """TeX without its wrapping, in one line; and whether the wrapping was that of display mathematics."""
     if "%" in tex and "\n" in tex:
-        tex = _COMMENT.sub(r"\1", tex)
+        tex = _COMMENT.sub(lambda m: m.group(1) + (m.group(2) + " " if m.group(2) else ""), tex)
     tex, display = _trim(tex), False
     for _ in range(4):
         before = tex
@@ -231,7 +231,7 @@ def _parse(element: str) -> _Node:
         elif name:
             node = _Node(_local(name), _attributes(attributes))
             stack[-1].parts.append(node)
-            if len(stack) < MAX_NESTING and node.name not in _VOID and not attributes.endswith("/"):
+            if len(stack) < MAX_NESTING and node.name not in _VOID and tag.group()[-2] != "/":
                 stack.append(node)
     return root
 
@@ -586,8 +586,6 @@ def _fenced(pieces: list[_Piece]) -> list[_Piece]:
     """Delimiters matched, the outermost first where they stand at both ends of a row."""
     if not any(piece.kind in _FENCES for piece in pieces):
         return pieces
-    if len(pieces) == 2 and pieces[0].tex == "\\{" and pieces[1].table:
-        pieces = [*pieces, _WRITTEN_OUT]  # a brace before a table is all that cases have
     if len(pieces) > 1 and _whole(pieces):
         return _delimited(pieces[0], _fenced(pieces[1:-1]), pieces[-1])
     levels: list[list[_Piece]] = [[]]
@@ -602,8 +600,9 @@ def _fenced(pieces: list[_Piece]) -> list[_Piece]:
         else:
             levels[-1].append(piece)
     while opened:
-        inner = levels.pop()
-        levels[-1] += [opened.pop(), *inner]
+        inner, first = levels.pop(), opened.pop()
+        cases = first.tex == "\\{" and len(inner) == 1 and inner[0].table  # have no other delimiter
+        levels[-1] += _delimited(first, inner, _WRITTEN_OUT) if cases else [first, *inner]
     return [piece for piece in levels[0] if piece.kind != _NO_FENCE]
 
 
@@ -612,7 +611,7 @@ def _whole(pieces: list[_Piece]) -> bool:
     first, last = pieces[0], pieces[-1]
     if first.kind not in _FENCES or last.kind not in _FENCES or not first.stretch or not last.stretch:
         return False
-    if first.stretch == last.stretch == 2:
+    if first.stretch == last.stretch == 2 or _NO_FENCE in (first.kind, last.kind):
         return True
     if first.kind == last.kind == _BAR:
         return all(piece.kind != _BAR for piece in pieces[1:-1])
@@ -650,8 +649,9 @@ def _settled(pieces: list[_Piece]) -> list[_Piece]:
     for piece in pieces:
         if piece.kind == _APPLY:
             if found and (name := _UPRIGHT.match(found[-1].tex)):
-                rest = found[-1].tex[name.end() :]
-                found[-1] = replace(found[-1], tex=f"\\operatorname{{{name.group(1)}}}{rest}", kind=_OP)
+                word, rest = name.group(1), found[-1].tex[name.end() :]
+                word = f"\\{word}" if word in _FUNCTIONS else f"\\operatorname{{{word}}}"
+                found[-1] = replace(found[-1], tex=word + rest, kind=_OP)
         elif found and found[-1].kind == _SPACE and piece.tex.startswith("\\pmod{"):
             found[-1] = piece
         elif len(found) > 1 and piece.tex == "\\;" == found[-2].tex and found[-1].tex in _SPACED_ARROWS:
@@ -691,7 +691,7 @@ def _identifier(text: str, variant: str, operator: bool) -> list[_Piece]:
     if plain != text and plain.isascii() and plain.isalpha() and len(fonts := {_alphabet(c) for c in text}) == 1:
         return [_Piece(_in_variant(plain, fonts.pop() or "italic"), _ORD)]
     name = text.translate(_TO_SPACES)
-    if (function := name.replace(" ", "")) in _FUNCTIONS:
+    if (function := name.replace(" ", "")) in _FUNCTIONS and (operator or variant != "normal"):
         return [_Piece(f"\\{function}", _OP)]
     if " " in name and _WORD.fullmatch(name.replace(" ", "")):
         return [_Piece(f"\\operatorname{{{name.replace(' ', chr(92) + ',')}}}", _OP)]
