@@ -70,7 +70,8 @@ def article(title: str, parts: list[str], rng: random.Random) -> str:
     recent = "".join(f'<li><a href="/post/{n}">Notes on {rng.choice(topics).lower()}, part {n}</a></li>' for n in range(6))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
-<body class="single-post"><header class="site-header"><a href="/">Notebook</a><nav class="main-nav"><ul>{menu}</ul></nav></header>
+<body class="single-post"><header class="site-header"><a href="/">Notebook</a><nav class="main-nav"><ul>{menu}</ul></nav>
+</header>
 <div class="layout"><main><article class="post"><h1>{title}</h1>
 {"".join(parts)}
 </article></main><aside class="sidebar"><h3>Recent posts</h3><ul>{recent}</ul></aside></div>
@@ -116,8 +117,9 @@ def _mathjax2(formula: Formula) -> str:
     assistive = formula.mathml(MATHJAX2)
     shown = (
         f'<span class="MathJax" id="MathJax-Element-1-Frame" tabindex="0" data-mathml="{escape(assistive)}" role="presentation"'
-        f' style="position: relative;"><nobr aria-hidden="true"><span class="math" id="MathJax-Span-1">{_glyphs(formula, "span")}'
-        f'</span></nobr><span class="MJX_Assistive_MathML" role="presentation">{assistive}</span></span>'
+        f' style="position: relative;"><nobr aria-hidden="true"><span class="math" id="MathJax-Span-1">'
+        f"{_glyphs(formula, 'span')}</span></nobr>"
+        f'<span class="MJX_Assistive_MathML" role="presentation">{assistive}</span></span>'
     )
     if formula.display:
         shown = f'<div class="MathJax_Display" style="text-align: center;">{shown}</div>'
@@ -146,9 +148,9 @@ def _wikipedia(formula: Formula) -> str:
     kind = "display" if formula.display else "inline"
     mathml = formula.mathml(MATHJAX2, annotation=tex, attributes=f' alttext="{escape(tex)}"')
     return (
-        f'<span class="mwe-math-element"><span class="mwe-math-mathml-{kind} mwe-math-mathml-a11y" style="display: none;">{mathml}'
-        f'</span><img src="https://wikimedia.example/api/rest_v1/media/math/render/svg/0c1d" class="mwe-math-fallback-image-{kind}"'
-        f' aria-hidden="true" style="vertical-align: -0.8ex; width:10ex; height:2.6ex;" alt="{escape(tex)}"></span>'
+        f'<span class="mwe-math-element"><span class="mwe-math-mathml-{kind} mwe-math-mathml-a11y" style="display: none;">'
+        f'{mathml}</span><img src="https://wikimedia.example/api/rest_v1/media/math/render/svg/0c1d" aria-hidden="true"'
+        f' class="mwe-math-fallback-image-{kind}" style="width:10ex; height:2.6ex;" alt="{escape(tex)}"></span>'
     )
 
 
@@ -222,17 +224,72 @@ def _between(text: str, item: Item) -> str | None:
 # --- Code in markup ---
 
 _OTHERS = [
-    '#include <stdio.h>\n\nint main(int argc, char **argv)\n{\n\tint n = argc > 1 && argv[1][0] != \'-\';\n\n\tif (n)\n\t\tprintf("%d < %d\\n", n, argc);\n\treturn 0;\n}',
-    "all: build test\n\nbuild:\n\tcc -O2 -o main main.c\n\t@echo done && ls -l\n\ntest: build\n\t./main < input.txt > output.txt",
-    '<ul class="menu">\n  <li><a href="/?a=1&amp;b=2">One</a></li>\n\n  <li>&nbsp;</li>\n</ul>',
-    "services:\n  web:\n    image: nginx\n    ports:\n      - \"80:80\"\n\n  db:\n    image: postgres  # comment",
-    "SELECT name, count(*) AS n\n  FROM visits\n WHERE day >= '2024-01-01'\n   AND n <> 0\n GROUP BY name;",
-    "--- a/one.txt\n+++ b/one.txt\n@@ -1,3 +1,3 @@\n context\n-old line\n+new line\n context",
-    "$ for f in *.txt; do\n>   wc -l \"$f\" | sort -n\n> done\n  12 a.txt\n 340 b.txt",
-    "    return x if x < y else y\n\n\n  # less indented\nfinal = [\n        1,\n    2]",
-    "fn main() {\n    let v: Vec<u32> = (0..10).collect();\n    let s = v.iter().map(|x| x * 2).sum::<u32>();\n    println!(\"{s:>5}\");   \n}",
-    "x  =  1\n\n\n\ny  =  `2`  # three   spaces",
-]  # fmt: skip
+    """#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+\tint n = argc > 1 && argv[1][0] != '-';
+
+\tif (n)
+\t\tprintf("%d < %d\\n", n, argc);
+\treturn 0;
+}""",
+    """all: build test
+
+build:
+\tcc -O2 -o main main.c
+\t@echo done && ls -l
+
+test: build
+\t./main < input.txt > output.txt""",
+    """<ul class="menu">
+  <li><a href="/?a=1&amp;b=2">One</a></li>
+
+  <li>&nbsp;</li>
+</ul>""",
+    """services:
+  web:
+    image: nginx
+    ports:
+      - "80:80"
+
+  db:
+    image: postgres  # comment""",
+    """SELECT name, count(*) AS n
+  FROM visits
+ WHERE day >= '2024-01-01'
+   AND n <> 0
+ GROUP BY name;""",
+    """--- a/one.txt
++++ b/one.txt
+@@ -1,3 +1,3 @@
+ context
+-old line
++new line
+ context""",
+    """$ for f in *.txt; do
+>   wc -l "$f" | sort -n
+> done
+  12 a.txt
+ 340 b.txt""",
+    """    return x if x < y else y
+
+
+  # less indented
+final = [
+        1,
+    2]""",
+    """fn main() {
+    let v: Vec<u32> = (0..10).collect();
+    let s = v.iter().map(|x| x * 2).sum::<u32>();
+    println!("{s:>5}");\x20\x20
+}""",
+    """x  =  1
+
+
+
+y  =  `2`  # three   spaces""",
+]
 _MODULES = ("textwrap bisect heapq fnmatch colorsys statistics difflib shlex calendar fractions string csv random configparser"
             " copy glob graphlib html.parser json.decoder pprint queue sched tokenize").split()  # fmt: skip
 
@@ -254,7 +311,10 @@ def listings(seed: int, count: int) -> list[str]:
 
 def _tokens(code: str) -> list[list[tuple[str, str]]]:
     """Lines of (class, text), as a highlighter cuts them."""
-    word = re.compile(r"(?P<str>\"[^\"\n]*\"|'[^'\n]*')|(?P<com>#[^\n]*)|(?P<num>\b\d+\b)|(?P<kw>\b(?:def|return|if|else|for|in|int|import|class|not|and|SELECT|FROM)\b)|\n")  # fmt: skip
+    word = re.compile(
+        r"(?P<str>\"[^\"\n]*\"|'[^'\n]*')|(?P<com>#[^\n]*)|(?P<num>\b\d+\b)"
+        r"|(?P<kw>\b(?:def|return|if|else|for|in|int|import|class|not|and|SELECT|FROM)\b)|\n"
+    )
     lines: list[list[tuple[str, str]]] = [[]]
     at = 0
     for m in word.finditer(code):
@@ -303,8 +363,8 @@ def _hljs(code: str) -> str:
 
 def _hljs_numbers(code: str) -> str:
     rows = "".join(
-        f'<tr><td class="hljs-ln-line hljs-ln-numbers" data-line-number="{n}"><div class="hljs-ln-n" data-line-number="{n}"></div>'
-        f'</td><td class="hljs-ln-line hljs-ln-code" data-line-number="{n}">{_spans(line, _HLJS) or " "}</td></tr>'
+        f'<tr><td class="hljs-ln-line hljs-ln-numbers" data-line-number="{n}"><div class="hljs-ln-n" data-line-number="{n}">'
+        f'</div></td><td class="hljs-ln-line hljs-ln-code" data-line-number="{n}">{_spans(line, _HLJS) or " "}</td></tr>'
         for n, line in enumerate(_tokens(code), 1)
     )
     return f'<pre><code class="hljs python"><table class="hljs-ln"><tbody>{rows}</tbody></table></code></pre>'
@@ -360,14 +420,12 @@ def _shiki(code: str) -> str:
 
 def _chroma(code: str) -> str:
     numbers = "".join(f'<span class="lnt">{n}\n</span>' for n in range(1, code.count("\n") + 2))
-    lines = "".join(
-        f'<span class="line"><span class="cl">{_spans(line, {"str": "s2", "com": "c1", "num": "mi", "kw": "k"})}\n</span></span>'
-        for line in _tokens(code)
-    )
+    names = {"str": "s2", "com": "c1", "num": "mi", "kw": "k"}
+    lines = "".join(f'<span class="line"><span class="cl">{_spans(line, names)}\n</span></span>' for line in _tokens(code))
     pre = '<pre tabindex="0" class="chroma"><code class="language-python" data-lang="python">'
     return (
-        f'<div class="highlight"><div class="chroma"><table class="lntable"><tr><td class="lntd">\n{pre}{numbers}</code></pre></td>\n'
-        f'<td class="lntd">\n{pre}{lines}</code></pre></td></tr></table></div></div>'
+        f'<div class="highlight"><div class="chroma"><table class="lntable"><tr><td class="lntd">\n{pre}{numbers}</code></pre>'
+        f'</td>\n<td class="lntd">\n{pre}{lines}</code></pre></td></tr></table></div></div>'
     )
 
 
@@ -394,8 +452,8 @@ def _crayon(code: str) -> str:
     )
     return (
         '<div id="crayon-5" class="crayon-syntax crayon-theme-classic"><div class="crayon-main"><table class="crayon-table">'
-        f'<tr class="crayon-row"><td class="crayon-nums" data-settings="show"><div class="crayon-nums-content">{numbers}</div></td>'
-        f'<td class="crayon-code"><div class="crayon-pre">{lines}</div></td></tr></table></div></div>'
+        f'<tr class="crayon-row"><td class="crayon-nums" data-settings="show"><div class="crayon-nums-content">{numbers}</div>'
+        f'</td><td class="crayon-code"><div class="crayon-pre">{lines}</div></td></tr></table></div></div>'
     )
 
 
@@ -412,8 +470,9 @@ def _syntaxhighlighter(code: str) -> str:
         rest = f'<code class="python plain">{escape(line[indent:], quote=False)}</code>' if line.strip() else "&nbsp;"
         lines += f'<div class="line number{n} index{n - 1} alt{n % 2 + 1}">{lead}{rest}</div>'
     return (
-        '<div><div id="highlighter_1" class="syntaxhighlighter python"><table border="0" cellpadding="0" cellspacing="0"><tbody><tr>'
-        f'<td class="gutter">{gutter}</td><td class="code"><div class="container">{lines}</div></td></tr></tbody></table></div></div>'
+        '<div><div id="highlighter_1" class="syntaxhighlighter python"><table border="0" cellpadding="0"><tbody>'
+        f'<tr><td class="gutter">{gutter}</td><td class="code"><div class="container">{lines}</div></td></tr></tbody></table>'
+        "</div></div>"
     )
 
 

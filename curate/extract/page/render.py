@@ -245,7 +245,7 @@ def _markdown(units: list[_Unit]) -> bytes:
         found.append(body)
         item, described = ordinal >= 0, kind == TERM or definition
     joined = b"".join(found)
-    return _with_backticks(joined) if _CODE_MARKS[:1] in joined else joined
+    return _with_backticks(joined) if _CODE_MARKS[:1] in joined or _CODE_MARKS[1:] in joined else joined
 
 
 def _open_around(around: list[tuple[int, bytes]], quote: int, depth: int, ordinal: int) -> int:
@@ -266,6 +266,8 @@ def _marked(piece: bytes, kind: int) -> bytes:
     """A piece with the marks of its kind."""
     if 1 <= kind <= 6:
         return b"#" * kind + b" " + piece.replace(b"\n", b" ")
+    if b"\n" in piece and piece[:1] == _CODE_MARKS[:1] and piece.find(_CODE_MARKS[1:]) == len(piece) - 1:
+        kind, piece = CODE, piece[1:-1]  # lines of code that are nothing but inline to the page
     if kind == CODE:
         fence = b"`" * max(3, 1 + max(map(len, _BACKTICKS.findall(piece)), default=0))
         return fence + b"\n" + piece + b"\n" + fence
