@@ -212,10 +212,10 @@ def maths_pages(kind: str, seed: int, pages: int, each: int = 8) -> Iterator[tup
 
 def exact_maths(text: str, items: list[Item]) -> list[bool]:
     """Whether each formula stands in the text exactly, but for white space."""
-    return [squeeze(_between(text, item) or "") == squeeze(item.expected) for item in items]
+    return [squeeze(between(text, item) or "") == squeeze(item.expected) for item in items]
 
 
-def _between(text: str, item: Item) -> str | None:
+def between(text: str, item: Item) -> str | None:
     start = text.find(item.before)
     stop = text.find(item.after, start + 1)
     return text[start + len(item.before) : stop] if 0 <= start < stop else None
@@ -520,7 +520,7 @@ def code_pages(kind: str, seed: int, pages: int, each: int = 4) -> Iterator[tupl
 
 def exact_code(text: str, items: list[Item]) -> list[bool]:
     """Whether each listing stands in the text exactly, between its paragraphs."""
-    found = (_between(text, item) for item in items)
+    found = (between(text, item) for item in items)
     return [part is not None and _bare(part) == _bare(item.expected) for part, item in zip(found, items, strict=True)]
 
 
