@@ -87,8 +87,9 @@ def parse(utf8: bytes) -> Page:
 
 
 def _parse(utf8: bytes) -> Page:
-    from curate.extract.page import scan_page
+    from curate.extract.page import scan_page, thin_page
 
+    utf8 = thin_page(utf8)
     check_size(utf8)
     try:
         document = HTMLTree.parse_from_bytes(utf8, "utf-8").document

@@ -270,7 +270,7 @@ def _raw_end(h, start, name_start, name_end):
     """Where the end tag of a script or the like begins. A script may hold a script in a comment, as browsers read it."""
     n = h.size
     m = name_end - name_start
-    is_script = m == 6 and h[name_start] == 0x73 and h[name_start + 1] == 0x63
+    is_script = m == 6 and h[name_start] | 0x20 == 0x73 and h[name_start + 1] | 0x20 == 0x63
     in_comment = False
     inner = False
     i = start
@@ -286,7 +286,7 @@ def _raw_end(h, start, name_start, name_end):
                 continue
             at = i + 2 if closing else i + 1
             k = 0
-            while k < m and at + k < n and (h[at + k] | 0x20) == h[name_start + k]:
+            while k < m and at + k < n and h[at + k] | 0x20 == h[name_start + k] | 0x20:
                 k += 1
             if k == m and at + k < n:
                 after = h[at + k]
@@ -498,6 +498,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
     started = False
     base = 0  # frame that holds all text of the block so far
     lowest = 0  # frame that has stayed open since the last text
+    around = np.int64(0)  # element of the frame `base`, whose place on the stack may be another's when the block ends
     f_item = f_table = f_row = f_cell = -1
     f_bits = 0
     f_kind = f_quote = f_list = 0
@@ -515,6 +516,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
         if i < n and (h[i] != 0x3C or i < raw_until):
             bits = stack[sp, _F_BITS]
             in_pre = bits & IN_PRE != 0
+            run = pos
             if bits & (UNSEEN | INVISIBLE) != 0:
                 while i < n and (h[i] != 0x3C or i < raw_until):
                     i += 1
@@ -527,7 +529,6 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 while i < n and h[i] != 0x3C:
                     i += 1
             else:
-                run = pos
                 while i < n and (h[i] != 0x3C or i < raw_until):
                     b = h[i]
                     step = 1
@@ -581,6 +582,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                         started = True
                         begin = run = pos
                         base = lowest = sp
+                        around = stack[sp, _F_ELEMENT]
                         f_bits = bits
                         f_kind, f_quote, f_list = stack[sp, _F_KIND], stack[sp, _F_QUOTE], stack[sp, _F_LIST]
                         f_item, f_table = stack[sp, _F_ITEM], stack[sp, _F_TABLE]
@@ -612,6 +614,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                     after_link = False
                     if lowest < base:
                         base = lowest
+                        around = stack[base, _F_ELEMENT]
                     lowest = sp
                     if bits & IN_LINK:
                         link_bytes += pos - run
@@ -703,7 +706,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                     row[ORDINAL] = items[f_item]
                     items[f_item] = -1
                 row[TABLE], row[ROW], row[CELL] = f_table, f_row, f_cell
-                row[ELEMENT] = stack[base, _F_ELEMENT]
+                row[ELEMENT] = around
                 row[LINK_BYTES], row[EMPHASIS_BYTES], row[BUTTON_BYTES] = link_bytes, emphasis_bytes, button_bytes
                 row[LINKS], row[BREAKS], row[IMAGES], row[FIELDS] = links, breaks, images, fields
                 row[BITS] = f_bits
@@ -902,6 +905,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 started = True
                 begin = pos
                 base = lowest = sp
+                around = stack[sp, _F_ELEMENT]
                 f_bits = outer
                 f_kind, f_quote, f_list = stack[sp, _F_KIND], stack[sp, _F_QUOTE], stack[sp, _F_LIST]
                 f_item, f_table = stack[sp, _F_ITEM], stack[sp, _F_TABLE]
@@ -917,6 +921,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
             space = False
             if lowest < base:
                 base = lowest
+                around = stack[base, _F_ELEMENT]
             lowest = sp
             out[pos] = SPAN_OPEN
             pos += 1

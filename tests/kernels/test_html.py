@@ -327,6 +327,12 @@ def test_words_are_counted():
     assert page.first_words[0].tolist()[:2] == [columns.fnv("the"), columns.fnv("cat")]
 
 
+def test_a_block_belongs_to_the_element_around_all_of_it():
+    page = scanned("<div><p><b class=x>a</b><i class=y></i></p><p><b class=x>a</b> b</p><a class=z><div>c</div></a></div>")
+    tags = [columns.TAGS[page.elements[e, columns.TAG]] for e in page.blocks[:, columns.ELEMENT]]
+    assert tags == ["b", "p", "div"]
+
+
 def test_an_empty_page():
     page = scan_page(b"")
     assert page.blocks.shape == (0, columns.BLOCK_COLUMNS)

@@ -8,6 +8,7 @@ import numpy as np
 
 from curate.kernels import blocks as kernel_of_blocks
 from curate.kernels import html as kernel
+from curate.kernels import thin as kernel_of_bytes
 
 
 @dataclass(slots=True)
@@ -44,6 +45,11 @@ def scan_page(html: bytes) -> Page:
     found = kernel.scan(np.frombuffer(html, np.uint8), *kernel.tables(), _LICENCES)
     text, blocks, first, elements, names, spans = found
     return Page(html, text.tobytes(), blocks, first, elements, names, spans)
+
+
+def thin_page(utf8: bytes) -> bytes:
+    """A page without scripts, comments and attributes that nobody reads; a parser makes the same tree of what is left."""
+    return kernel_of_bytes.thin(np.frombuffer(utf8, np.uint8), *kernel_of_bytes.tables()).tobytes()
 
 
 _LICENCES = np.frombuffer(kernel.LICENCES, np.uint8)

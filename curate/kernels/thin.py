@@ -1,0 +1,324 @@
+"""A page without what nobody reads later: contents of scripts and styles, comments, and most attributes.
+
+Half of a page's bytes are such, and a parser makes a node or an attribute of each. This pass knows tags, attributes and raw
+text as the tokeniser of the HTML standard does (WHATWG HTML, section 13.2.5), and drops nothing that decides how the rest of
+the tree is built: no tag goes but scripts, styles, links that say nothing of the page, and shapes inside drawings.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numba
+import numpy as np
+
+from curate.kernels.html import _BASIS, _MASK, _PRIME, _find, _hash_table, _raw_end, fnv
+
+_KEPT = (
+    "class id role hidden aria-hidden type start value alt itemprop rel name content property http-equiv datetime colspan lang"
+    " xml:lang encoding shadowrootmode charset itemscope itemtype display alttext"
+)
+_STYLE, _HREF, _TITLE, _ALWAYS = 2, 3, 4, 1
+# What a tag means for the pass.
+_RAW, _RCDATA, _PLAIN, _FOREIGN, _BREAKS, _MATH, _LINK, _ANCHOR, _TITLED, _ITEM, _IMAGE, _SHOWN, _SCRIPT, _SHAPE = (
+    1 << n for n in range(14)
+)
+_BREAKERS = (
+    "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li listing menu meta nobr ol p"
+    " pre ruby s small span strong strike sub sup table tt u ul var"
+)
+
+
+@functools.lru_cache(maxsize=1)
+def tables() -> tuple[np.ndarray, np.ndarray]:
+    """Names of attributes and of tags, with what they mean."""
+    attributes = {fnv(name): _ALWAYS for name in _KEPT.split()}
+    attributes |= {fnv("style"): _STYLE, fnv("href"): _HREF, fnv("title"): _TITLE}
+    tags: dict[int, int] = {}
+    for names, bit in (
+        ("script style xmp iframe noembed noframes", _RAW),
+        ("title textarea", _RCDATA),
+        ("plaintext", _PLAIN),
+        ("svg math", _FOREIGN),
+        ("math", _MATH),
+        ("link", _LINK),
+        ("a", _ANCHOR),
+        ("time abbr", _TITLED),
+        ("li", _ITEM),
+        ("img", _IMAGE),
+        ("title xmp noframes", _SHOWN),
+        ("script style", _SCRIPT),
+        (
+            "path g circle ellipse rect line polygon polyline use defs stop lineargradient radialgradient clippath symbol",
+            _SHAPE,
+        ),
+        (_BREAKERS, _BREAKS),
+    ):
+        for name in names.split():
+            tags[fnv(name)] = tags.get(fnv(name), 0) | bit
+    return _hash_table(attributes, 128), _hash_table(tags, 256)
+
+
+@numba.njit(cache=True, nogil=True)
+def _holds(h, start, end, needle):
+    """Whether a value holds these bytes, ASCII letters in any case. needle: uint8, in lower case."""
+    m = needle.size
+    for i in range(start, end - m + 1):
+        k = 0
+        while k < m and (h[i + k] | 0x20 if 0x41 <= h[i + k] <= 0x5A else h[i + k]) == needle[k]:
+            k += 1
+        if k == m:
+            return True
+    return False
+
+
+_LD_JSON, _MATH_TEX, _DISPLAY, _VISIBILITY, _CC, _AUTHOR, _LICENSE, _CANONICAL = (
+    np.frombuffer(s, np.uint8)
+    for s in (b"ld+json", b"math/tex", b"display", b"visibility", b"creativecommons.org/", b"author", b"license", b"canonical")
+)
+_TYPE, _REL, _VALUE, _ALT = map(fnv, ("type", "rel", "value", "alt"))
+
+
+@numba.njit(cache=True, nogil=True)
+def thin(h, attributes, tags):
+    """The page without what is not read: uint8, at most a quarter longer than the page.
+
+    Args:
+        h: uint8, a page in UTF-8 as it came.
+        attributes, tags: `tables()`.
+    """
+    n = h.size
+    out = np.empty(n + n // 4 + 16, np.uint8)
+    pos = 0
+    foreign = 0
+    in_math = False
+    i = 0
+    while i < n:
+        while i < n and h[i] != 0x3C:
+            out[pos] = h[i]
+            pos += 1
+            i += 1
+        if i + 1 >= n:
+            if i < n:
+                out[pos] = h[i]
+                pos += 1
+            break
+        c = h[i + 1]
+        if c == 0x21 or c == 0x3F:
+            if c == 0x21 and i + 3 < n and h[i + 2] == 0x2D and h[i + 3] == 0x2D:
+                k = i + 4
+                if k < n and h[k] == 0x3E:
+                    i = k + 1
+                    continue
+                if k + 1 < n and h[k] == 0x2D and h[k + 1] == 0x3E:
+                    i = k + 2
+                    continue
+                end = n
+                while k + 2 < n:
+                    if h[k] == 0x2D and h[k + 1] == 0x2D:
+                        if h[k + 2] == 0x3E:
+                            end = k + 3
+                            break
+                        if h[k + 2] == 0x21 and k + 3 < n and h[k + 3] == 0x3E:
+                            end = k + 4
+                            break
+                    k += 1
+                i = end
+            elif foreign and c == 0x21 and i + 8 < n and h[i + 2] == 0x5B and h[i + 3] == 0x43 and h[i + 8] == 0x5B:  # [C    [
+                k = i + 9
+                while k < n and not (h[k] == 0x3E and h[k - 1] == 0x5D and h[k - 2] == 0x5D):
+                    k += 1
+                k = min(n, k + 1)
+                while i < k:
+                    out[pos] = h[i]
+                    pos += 1
+                    i += 1
+            else:
+                is_doctype = c == 0x21 and i + 2 < n and h[i + 2] | 0x20 == 0x64
+                while i < n:
+                    if is_doctype:
+                        out[pos] = h[i]
+                        pos += 1
+                    i += 1
+                    if h[i - 1] == 0x3E:
+                        break
+            continue
+        closing = c == 0x2F
+        at = i + 2 if closing else i + 1
+        if at >= n:
+            out[pos] = h[i]
+            out[pos + 1] = c
+            pos += 2
+            break
+        letter = h[at] | 0x20
+        if not 0x61 <= letter <= 0x7A:
+            if closing:  # a comment, to the standard
+                while i < n and h[i] != 0x3E:
+                    i += 1
+                i += 1
+            else:
+                out[pos] = h[i]
+                pos += 1
+                i += 1
+            continue
+        # -- a tag
+        mark = pos
+        out[pos] = 0x3C
+        pos += 1
+        if closing:
+            out[pos] = 0x2F
+            pos += 1
+        key = np.int64(_BASIS)
+        name_start = at
+        while at < n:
+            b = np.int64(h[at])
+            if b == 0x3E or b == 0x2F or b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+                break
+            out[pos] = b
+            pos += 1
+            key = (key ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * _PRIME & _MASK
+            at += 1
+        name_end = at
+        kind = _find(tags, key)
+        if kind < 0:
+            kind = np.int64(0)
+        keep_script = False
+        wants_href = False
+        href_start = href_end = 0
+        self_closing = False
+        while at < n and h[at] != 0x3E:
+            b = h[at]
+            if b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+                at += 1
+                continue
+            if b == 0x2F:
+                self_closing = at + 1 < n and h[at + 1] == 0x3E
+                at += 1
+                continue
+            attribute = at
+            name = np.int64(_BASIS)
+            first = True
+            while at < n:
+                b = np.int64(h[at])
+                if b == 0x3E or b == 0x2F or b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+                    break
+                if b == 0x3D and not first:
+                    break
+                first = False
+                name = (name ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * _PRIME & _MASK
+                at += 1
+            attribute_end = at
+            k = at
+            while k < n and (h[k] == 0x20 or h[k] == 0x0A or h[k] == 0x09 or h[k] == 0x0D or h[k] == 0x0C):
+                k += 1
+            start = end = at
+            if k < n and h[k] == 0x3D:
+                k += 1
+                while k < n and (h[k] == 0x20 or h[k] == 0x0A or h[k] == 0x09 or h[k] == 0x0D or h[k] == 0x0C):
+                    k += 1
+                if k < n and (h[k] == 0x22 or h[k] == 0x27):
+                    quote = h[k]
+                    k += 1
+                    start = k
+                    while k < n and h[k] != quote:
+                        k += 1
+                    end = k
+                    at = k + 1
+                    attribute_end = min(at, n)
+                else:
+                    start = k
+                    while k < n:
+                        b = np.int64(h[k])
+                        if b == 0x3E or b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+                            break
+                        k += 1
+                    end = at = attribute_end = k
+            if closing:
+                continue
+            use = _find(attributes, name)
+            kept = in_math or kind & _MATH != 0
+            if use == 1:
+                kept = True
+                if name == _TYPE:
+                    keep_script = _holds(h, start, end, _LD_JSON) or _holds(h, start, end, _MATH_TEX)
+                elif name == _REL and kind & (_ANCHOR | _LINK):
+                    wants_href = wants_href or _holds(h, start, end, _AUTHOR) or _holds(h, start, end, _LICENSE)
+                    wants_href = wants_href or (kind & _LINK != 0 and _holds(h, start, end, _CANONICAL))
+                elif name == _VALUE:
+                    kept = kind & _ITEM != 0
+                elif name == _ALT:
+                    kept = kind & _IMAGE != 0
+            elif use == 2:
+                kept = kept or _holds(h, start, end, _DISPLAY) or _holds(h, start, end, _VISIBILITY)
+            elif use == 3:
+                wants_href = wants_href or (kind & _ANCHOR != 0 and _holds(h, start, min(end, start + 40), _CC))
+                if kept or wants_href:
+                    kept = True
+                else:
+                    href_start, href_end = attribute, attribute_end
+            elif use == 4:
+                kept = kept or kind & _TITLED != 0
+            if kept:
+                out[pos] = 0x20
+                pos += 1
+                for q in range(attribute, attribute_end):
+                    out[pos] = h[q]
+                    pos += 1
+        if at >= n:  # the standard ignores a tag that does not end
+            pos = mark
+            break
+        if wants_href and href_end > href_start:
+            out[pos] = 0x20
+            pos += 1
+            for q in range(href_start, href_end):
+                out[pos] = h[q]
+                pos += 1
+        if foreign and not in_math and kind & _SHAPE:
+            pos = mark
+            i = at + 1
+            continue
+        if kind & _LINK and not wants_href:
+            pos = mark
+            i = at + 1
+            continue
+        if self_closing:
+            out[pos] = 0x20
+            out[pos + 1] = 0x2F
+            pos += 2
+        out[pos] = 0x3E
+        pos += 1
+        i = at + 1
+        # -- what is text behind it
+        if closing:
+            if kind & _FOREIGN and foreign:
+                foreign -= 1
+                in_math = in_math and foreign > 0
+        elif foreign:
+            if kind & _BREAKS:
+                foreign = 0
+                in_math = False
+            elif kind & _FOREIGN and not self_closing:
+                foreign += 1
+        elif kind & _FOREIGN:
+            if not self_closing:
+                foreign = 1
+                in_math = kind & _MATH != 0
+        elif kind & _PLAIN:
+            while i < n:
+                out[pos] = h[i]
+                pos += 1
+                i += 1
+        elif kind & (_RAW | _RCDATA):
+            end = _raw_end(h, i, name_start, name_end)
+            if kind & _SCRIPT and not keep_script:
+                pos = mark
+                while end < n and h[end] != 0x3E:
+                    end += 1
+                end = min(n, end + 1)
+            elif keep_script or kind & _SHOWN:
+                while i < end:
+                    out[pos] = h[i]
+                    pos += 1
+                    i += 1
+            i = end
+    return out[:pos]
