@@ -160,6 +160,13 @@ def test_an_item_outside_any_list():
     assert markdown(item("A", 0), item("B", 0), block("x")) == "- A\n- B\n\nx"
 
 
+def test_depth_that_is_shown_is_bounded():
+    """A thousand levels are possible, and with each item indented by two thousand spaces a page would fill the memory."""
+    blocks = [item("A", depth, quote=depth) for depth in range(1, 60)]
+    written = markdown(*blocks)
+    assert written.count("A") == 59 and max(map(len, written.split("\n"))) < 60
+
+
 def test_a_heading_can_begin_an_item():
     blocks = [item("Head", kind=3), item("text", ordinal=-1)]
     assert both(*blocks) == ("Head\n\ntext", "- ### Head\n\n  text")

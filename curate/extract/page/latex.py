@@ -207,7 +207,7 @@ _NAMED = re.compile(r"\\(?:operatorname|mathrm)\{([^{}]{2,})\}")
 
 
 def _local(name: str) -> str:
-    return name.rpartition(":")[2].lower()
+    return name if name.islower() and ":" not in name else name.rpartition(":")[2].lower()
 
 
 def _attributes(text: str) -> dict[str, str]:
@@ -221,7 +221,7 @@ def _parse(element: str) -> _Node:
     for tag in _TAG.finditer(element):
         closing, name, attributes, text = tag.groups()
         if text:
-            stack[-1].parts.append(unescape(text))
+            stack[-1].parts.append(unescape(text) if "&" in text else text)
         elif name and closing:
             name = _local(name)
             for k in range(len(stack) - 1, 0, -1):
@@ -238,6 +238,8 @@ def _parse(element: str) -> _Node:
 
 def _text(node: _Node) -> str:
     """All text of an element, white space collapsed and trimmed, other kinds of spaces kept."""
+    if len(node.parts) == 1 and isinstance(node.parts[0], str):
+        return _SPACES.sub(" ", node.parts[0]).strip(" ")
     found: list[str] = []
     todo: list[_Node | str] = [node]
     while todo:

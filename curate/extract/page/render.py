@@ -37,6 +37,7 @@ _INLINE_CODE = re.compile(rb"\x03([^\x03\x04]*)\x04")
 _BACKTICKS = re.compile(rb"`+")
 _TABLE = -1  # kind of a table that has become one piece
 _LOOKED_AT = kernel.ELEMENT + 1  # columns of a block
+_DEEPEST = 12  # levels of lists and of quotations that are shown; a thousand would indent each line by kilobytes
 _DD = kernel.T["dd"]
 _SPARSE = 4  # a table is filled up to so many places a cell that has text
 
@@ -219,6 +220,7 @@ def _markdown(units: list[_Unit]) -> bytes:
             continue
         marker = b""
         if around or quote or ordinal >= 0:
+            quote, depth = min(quote, _DEEPEST), min(depth, _DEEPEST)
             stays = _open_around(around, quote, depth, ordinal)
             common = b"".join(lead for _, lead in around[:stays])
             del around[stays:]
