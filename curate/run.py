@@ -319,9 +319,8 @@ class _Engine:
         self.observer.phase(phase, phase.tasks - len(pending))
         started = time.perf_counter()
         if pending:
-            # a single task is not worth a trip to another process, unless it is one of many shards in disguise
-            runner = executors.Inline() if phase.tasks == 1 and not isinstance(phase.work, HEAVY) else self.pool
-            runner.run(phase, pending, self.observer.task)
+            # single tasks as well: the workers have started anyway, and hold the kernels that this process can do without
+            self.pool.run(phase, pending, self.observer.task)
         self.seconds[phase.name] = time.perf_counter() - started
         return phase
 
@@ -607,7 +606,6 @@ CHECKSUMS = "checksums.json"
 
 
 STAGE_KEYS = ("rows_in", "rows_added", "rows_out", "drops")
-HEAVY = (ingest.IngestWork, PassWork)
 
 
 def _described(plan: Plan, entry: dict[str, Any]) -> dict[str, Any]:
