@@ -73,7 +73,7 @@ FEATURES = (
     "words", "word_bytes", "link_share", "links", "link_words", "emphasis_share", "button_share", "breaks", "images", "fields",
     "stop_share", "punct_share", "upper_share", "digit_share", "symbol_share", "unspaced_share", "opens", "closes",
     "title_share",
-    "in_link", "in_button", "in_form", "in_noscript", "in_hidden",
+    "in_link", "in_button", "fillable", "in_noscript", "in_hidden",
     "place", "words_before", "words_after", "since_heading", "heading_before", "from_title", "after_title", "depth",
     *(f"{name}_{d:+d}" for d in _AROUND for name in ("words", "link_share", "stop_share")),
     "same_parent_before", "same_parent_after", "good_around",
