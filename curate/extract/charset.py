@@ -2,7 +2,9 @@
 
 The order of the WHATWG standard (byte order mark, HTTP header, `<meta>`, detection) decides between labels that the bytes
 allow. The bytes have the last word: a page that is valid UTF-8 with characters outside ASCII is UTF-8, since text in any
-other encoding is that by chance only in a few letters; and a label under which the bytes do not decode loses.
+other encoding is that by chance only in a few letters; a label under which the bytes do not decode loses; and so does one
+whose script the bytes contradict, such as a server's ISO-8859-1 over Korean. Without a label, letters outside ASCII that come
+one at a time are windows-1252, unless enough of them speak for another encoding of a Latin script.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import codecs
 import re
 import struct
 
+import numpy as np
 import pyarrow as pa
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
@@ -62,6 +65,60 @@ _WIDE = {"utf-16", "utf-16le", "utf-16-le", "utf-16be", "utf-16-be", "utf-32", "
 _NO_CHARSETS = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape", "undefined",
                 "utf-7", "utf_7", "mbcs", "oem"}  # fmt: skip
 _LATIN = ("cp1252",)
+
+# Encodings by script. Within a family they differ in few letters, or in which letters there are at all.
+_FAMILIES = {
+    "western": "cp1252 iso8859-1 iso8859-15 mac_roman mac-roman",
+    "central": "cp1250 iso8859-2 iso8859-16",
+    "turkish": "cp1254 iso8859-9",
+    "baltic": "cp1257 iso8859-13 iso8859-4 iso8859-10",
+    "vietnamese": "cp1258",
+    "celtic": "iso8859-14",
+    "maltese": "iso8859-3",
+    "greek": "cp1253 iso8859-7",
+    "hebrew": "cp1255 iso8859-8",
+    "arabic": "cp1256 iso8859-6",
+    "thai": "cp874 iso8859-11 tis-620",
+    "windows cyrillic": "cp1251",
+    "koi8": "koi8-r koi8-u",
+    "iso cyrillic": "iso8859-5",
+    "dos cyrillic": "cp866",
+    "mac cyrillic": "mac_cyrillic mac-cyrillic",
+    "simplified": "gb18030",
+    "traditional": "cp950",
+    "shift_jis": "cp932",
+    "euc-jp": "euc_jp",
+    "korean": "cp949",
+}
+_FAMILY = {codec: family for family, names in _FAMILIES.items() for codec in names.split()}
+_LATIN_SCRIPTS = {"western", "central", "turkish", "baltic", "vietnamese", "celtic", "maltese"}
+_CYRILLIC = {"windows cyrillic", "koi8", "iso cyrillic", "dos cyrillic", "mac cyrillic", None}
+_WIDE_FAMILIES = {"simplified", "traditional", "shift_jis", "euc-jp", "korean"}
+# In the order of how common they are: ISO 8859-16, say, which is Romanian with other letters, is next to never seen.
+_SISTERS = {"central": ("cp1250", "iso8859-2"), "greek": ("cp1253", "iso8859-7"), "hebrew": ("cp1255", "iso8859-8")}
+_ASCII = frozenset(map(chr, range(128)))
+_LOOK_AT = 1 << 20  # bytes
+_FEW, _SOME, _MANY = 8, 20, 100  # letters outside ASCII: nothing to go by; enough to tell scripts; enough to tell encodings
+_LETTER = (
+    "a-zA-Z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"  # Latin
+    "\u0370-\u037d\u0386\u0388-\u0481\u048a-\u0559\u05d0-\u05ea\u0620-\u064a"  # Greek, Cyrillic, Hebrew, Arabic
+)
+_SIGN = (
+    "\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b4\u00b6\u00b8\u00b9\u00bb-\u00bf\u00d7\u00f7"
+    "\u2020-\u2022\u2030\u20ac\u2122\u2200-\u25ff"
+)
+_SMALL, _CAPITAL = (
+    "a-z\u00df-\u00f6\u00f8-\u00ff\u03ac-\u03ce\u0430-\u045f",
+    "\u00c0-\u00d6\u00d8-\u00de\u0386-\u03ab\u0400-\u042f",
+)
+_OTHER = "\u0370-\u052f\u05d0-\u05ea"
+_ODD = re.compile(
+    "[\u0080-\u009f\ue000-\uf8ff\ufffd]"  # controls, private use
+    f"|(?<=[{_LETTER}])[{_SIGN}](?=[{_LETTER}])"
+    f"|(?<=[{_SMALL}])[{_CAPITAL}]"
+    "|[\u00a4\u00a6\u00a7\u00ac\u00b1\u00b5\u00b6](?=[\u03ac-\u03ce])|[\u0386\u0388-\u038f](?=\\W)"  # Greek accents
+    f"|[a-zA-Z](?=[{_OTHER}])|[{_OTHER}](?=[a-zA-Z])"
+)
 
 
 def decode(body: bytes, charset: str | None) -> str:
@@ -135,16 +192,14 @@ def _legacy(body: bytes, charset: str | None) -> str:
     broken = body.decode("utf-8", "replace")
     bad = broken.count("\ufffd")
     outside = len(broken) - len(broken.encode("ascii", "ignore"))
-    if (outside - bad) * 2 > bad:  # in other encodings, valid sequences by chance are a few per cent
-        return body.decode("utf-8", "curate.mixed")
     found = _META.search(body, 0, _META_WITHIN)
     labels = [charset, (found.group(1) or found.group(2)).decode("ascii") if found else None]
-    candidates = [c for c in map(_codecs, labels) if c]
-    name = detect_encoding(body, html5_compatible=False)
-    detected = _codecs(name)
-    if len(candidates) == 2 and candidates[0] == _LATIN and candidates[1] == detected:
-        candidates.reverse()  # a server's default header against what the author wrote, and the bytes
-    tried = [*candidates, *([detected] if detected else [])]
+    declared = [c for c in map(_codecs, labels) if c]
+    # In other encodings, valid sequences by chance are a few per cent, but of Cyrillic in GBK, say, most.
+    pairs = any(_FAMILY.get(c[0]) in _WIDE_FAMILIES and _strict(body, c) is not None for c in declared)
+    if (outside - bad) * 2 > bad and not pairs:
+        return body.decode("utf-8", "curate.mixed")
+    tried = _ranked(body, declared, *_detected(body))
     for codec in tried:
         if (text := _strict(body, codec)) is not None:
             return text
@@ -152,13 +207,95 @@ def _legacy(body: bytes, charset: str | None) -> str:
         text = body.decode(codec[0], "replace")
         if text.count("\ufffd") * 50 <= outside:  # some damage in the right encoding
             return text
-    if not tried and outside * 8 > len(body):
+    if outside * 8 > len(body):
         # Mostly letters outside ASCII, which nobody could name. As windows-1252 that would be plain rubbish.
         text = _strict(body, ("johab",)) or ""
         if sum("\uac00" <= c <= "\ud7a3" for c in text) * 4 > outside:
             return text
-        raise Unextractable("decode", f"encoding {name!r} is not supported" if name else "the encoding cannot be told")
+        raise Unextractable("decode", "the encoding cannot be told, or is not supported")
     return _single_byte(body, "cp1252")
+
+
+def _detected(body: bytes) -> tuple[tuple[str, ...] | None, bool, int]:
+    """(codecs or None, whether the text is of another script than Latin, letters outside ASCII) by the bytes alone.
+
+    Latin scripts have letters outside ASCII one at a time, other scripts have nothing but. That is what the detector, which
+    knows languages by their letters, does not look at: it finds Norwegian and Greek in a few German umlauts.
+    """
+    data = np.frombuffer(body, np.uint8, min(len(body), _LOOK_AT))
+    high = (data >= 0x80) & (data != 0xA0)
+    new = high.copy()
+    new[1:] &= data[1:] != data[:-1]  # rows of dashes and dots are no words
+    letters = int(np.count_nonzero(new))
+    runs = int(np.count_nonzero(high[1:] & ~high[:-1])) + int(len(high) > 0 and high[0])
+    other = letters >= _FEW and letters >= 2 * runs
+    name = detect_encoding(body, html5_compatible=False)
+    codec = _codecs(name)
+    family = _FAMILY.get(codec[0]) if codec else None
+    if not other:
+        # What is told apart by letters needs some of them; quotation marks and dashes are the same in all of these.
+        plain = int(np.count_nonzero(data >= 0xC0))
+        if family not in ("central", "turkish", "baltic", "vietnamese") or plain < _SOME:
+            codec, family = _LATIN, "western"
+    elif codec and family is None and letters < _MANY:
+        codec = None  # an encoding that no browser knows needs evidence
+    if codec and family in _SISTERS:
+        codec = _sister(body, codec[0], _SISTERS[family])
+    return codec, other, letters
+
+
+def _sister(body: bytes, codec: str, sisters: tuple[str, ...]) -> tuple[str, ...]:
+    """Of encodings that differ in a few letters, the one in which the fewest characters stand where they should not."""
+    texts = {name: text for name in sisters if (text := _strict(body, (name,))) is not None}
+    if not texts:
+        return (codec,)
+    return (min(texts, key=lambda name: (_disorder(texts[name]), name != codec)),)
+
+
+def _ranked(
+    body: bytes, declared: list[tuple[str, ...]], detected: tuple[str, ...] | None, other: bool, letters: int
+) -> list[tuple[str, ...]]:
+    """The codecs to try: what was declared, unless the bytes say clearly that it cannot be so; then what was detected."""
+    family = _FAMILY.get(detected[0]) if detected else None
+    if len(declared) == 2 and declared[0] == _LATIN and _FAMILY.get(declared[1][0]) == family:
+        declared = declared[::-1]  # a server's default header against what the author wrote, and the bytes
+    if letters < _FEW:
+        return [*declared, *([detected] if detected else [])]
+    if not detected:
+        return declared if not other or letters < _MANY else [codec for codec in declared if _in_order(body, codec)]
+    believed: list[tuple[str, ...]] = []
+    doubted: list[tuple[str, ...]] = []
+    for codec in declared:
+        claimed = _FAMILY.get(codec[0])
+        if claimed in _WIDE_FAMILIES and (family not in _WIDE_FAMILIES or letters < _MANY):
+            wrong = _strict(body, codec) is None  # pairs that are all valid are proof enough
+        elif claimed in _LATIN_SCRIPTS and family not in _LATIN_SCRIPTS:
+            wrong = other and letters >= _SOME
+        elif claimed == family or family in _LATIN_SCRIPTS or {claimed, family} <= _CYRILLIC:
+            wrong = codec != detected and _clearer(body, detected, codec)
+        else:
+            wrong = letters >= _MANY and len(set(_strict(body, detected) or "") - _ASCII) >= _SOME
+        (doubted if wrong else believed).append(codec)
+    return [*believed, detected, *doubted]
+
+
+def _in_order(body: bytes, codec: tuple[str, ...]) -> bool:
+    """Whether a text of another script than Latin could be in this encoding, which nothing but a label speaks for."""
+    text = _strict(body, codec)
+    return text is not None and _FAMILY.get(codec[0]) not in _LATIN_SCRIPTS and _disorder(text) * 400 < len(text)
+
+
+def _clearer(body: bytes, codec: tuple[str, ...], than: tuple[str, ...]) -> bool:
+    """Whether the text is in order under one codec and not under another."""
+    text, other = _strict(body, codec), _strict(body, than)
+    if text is None or other is None:
+        return other is None
+    return _disorder(other) * len(text) > 3 * _disorder(text) * len(other) and _disorder(other) >= _FEW
+
+
+def _disorder(text: str) -> int:
+    """How many characters stand where they should not: signs and capitals within words, controls, mixed scripts."""
+    return len(_ODD.findall(text))
 
 
 def _mixed(error: UnicodeError) -> tuple[str, int]:
