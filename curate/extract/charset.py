@@ -112,7 +112,7 @@ _SMALL, _CAPITAL = (
     "\u00c0-\u00d6\u00d8-\u00de\u0386-\u03ab\u0400-\u042f",
 )
 _OTHER = "\u0370-\u052f\u05d0-\u05ea"
-_AROUND = re.compile("[\x00-\x7f]?[^\x00-\x7f]+[\x00-\x7f]?")
+_AROUND = re.compile("[\x00-\x7f]?(?:[^\x00-\x7f]+[\x00-\x7f]?)+")
 _ODD = re.compile(
     "[\u0080-\u009f\ue000-\uf8ff\ufffd]"  # controls, private use
     f"|(?<=[{_LETTER}])[{_SIGN}](?=[{_LETTER}])"
