@@ -168,7 +168,7 @@ def tables() -> tuple[np.ndarray, ...]:
     plain[0x21:0x7F] = True
     plain[0x80:] = True
     plain[[0x26, 0x3C, 0xC2, 0xE2, 0xE3, 0xEF]] = False
-    return tags, properties, tokens, bylines, stops, plain
+    return tags, properties, tokens, bylines, stops, plain, _classes()
 
 
 @numba.njit(cache=True, nogil=True, inline="never")
@@ -184,25 +184,38 @@ def _find(table, key):
 
 
 @numba.njit(cache=True, nogil=True)
-def _name_words(h, start, end, names, n_names):
-    """Appends the hashes of the words in a class or id: cut at what is no letter, and before capitals inside words."""
-    key = np.int64(_BASIS)
+def _name_words(h, start, end, names, n_names, tokens, bylines):
+    """Appends the hashes of the words in a class or id: cut at what is no letter, and before capitals inside words.
+
+    Returns (number of names, what its tokens and words mean to the scan).
+    """
+    key = token = np.int64(_BASIS)
     length = 0
     was_lower = False
+    special = np.int64(0)
     for i in range(start, end + 1):
         b = np.int64(h[i]) if i < end else np.int64(0x20)
         is_upper = 0x41 <= b <= 0x5A
         is_letter = is_upper or 0x61 <= b <= 0x7A or b >= 0x80
         if length and (not is_letter or (is_upper and was_lower)):
-            if length > 1 and n_names < names.size:
+            if length > 1:
                 names[n_names] = key
                 n_names += 1
+                if _find(bylines, key) >= 0:
+                    special |= _BYLINE
             key, length = np.int64(_BASIS), 0
-        if is_letter:
-            key = (key ^ (b | 0x20 if is_upper else b)) * _PRIME & _MASK
-            length += 1
+        if b <= 0x20:
+            value = _find(tokens, token)
+            if value > 0:
+                special |= value
+            token = np.int64(_BASIS)
+        else:
+            token = (token ^ b) * _PRIME & _MASK
+            if is_letter:
+                key = (key ^ (b | 0x20 if is_upper else b)) * _PRIME & _MASK
+                length += 1
         was_lower = is_letter and not is_upper
-    return n_names
+    return n_names, special
 
 
 @numba.njit(cache=True, nogil=True)
@@ -304,140 +317,134 @@ def _raw_end(h, start, name_start, name_end):
     return n
 
 
+# Classes of bytes for the counts below; OPENS and CLOSES hold those up to _BRACKET.
+_OTHER, _LOWER, _UPPER, _DIGIT, _STOP, _COMMA, _COLON, _SIGN, _BRACKET, _TAIL, _WIDE, _LATIN_SIGN, _PUNCTUATION = range(13)
+_CJK, _FULL_WIDTH, _LETTER = 13, 14, 15
+
+
+def _classes() -> np.ndarray:
+    """uint8 [256]: the class of a byte; the lead byte of a character stands for it."""
+    classes = np.zeros(256, np.uint8)
+    classes[0x61:0x7B] = _LOWER
+    classes[0x41:0x5B] = _UPPER
+    classes[0x30:0x3A] = _DIGIT
+    for chars, value in (".!?", _STOP), (",;", _COMMA), (":", _COLON), ("|>/+~^*#", _SIGN), ("\"'()", _BRACKET):
+        classes[[ord(c) for c in chars]] = value
+    classes[0x80:0xC0] = _TAIL
+    classes[0xC0:] = _LETTER
+    classes[0xC2] = _LATIN_SIGN
+    classes[0xE2] = _PUNCTUATION
+    classes[0xE3] = _CJK
+    classes[0xE4:0xEA] = _WIDE
+    classes[0xEF] = _FULL_WIDTH
+    return classes
+
+
 @numba.njit(cache=True, nogil=True)
-def _measure(out, start, end, row, first, stops, titles, n_titles):
-    """Counts of a block's text, into its row; the hashes of its first words."""
-    words = letters = upper = digits = punct = n_stops = symbols = unspaced = in_title = 0
+def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, classes, counts):
+    """Counts of a block's text, into its row; the hashes of its first words.
+
+    title_bits: a bit for the low six bits of each hash in `titles`, as most words are not in the title. counts: scratch.
+    """
+    words = n_stops = unspaced = in_title = 0
+    for k in range(counts.size):
+        counts[k] = 0
     key = np.int64(_BASIS)
     length = 0
-    opens = closes = 0
+    opens = closes = np.int64(0)
     i = start
     while i <= end:
         step = 1
-        b = np.int64(out[i]) if i < end else np.int64(0x20)
-        is_word = False
         alone = False
-        if b < 0x80:
-            if 0x61 <= b <= 0x7A:
-                letters += 1
-                is_word = True
-                kind = 1
-            elif 0x41 <= b <= 0x5A:
-                letters += 1
-                upper += 1
-                is_word = True
-                kind = 2
-                b |= 0x20
-            elif 0x30 <= b <= 0x39:
-                digits += 1
-                is_word = True
-                kind = 3
-            elif b == 0x2E or b == 0x21 or b == 0x3F:
-                punct += 1
-                kind = 4
-            elif b == 0x2C or b == 0x3B:
-                punct += 1
-                kind = 5
-            elif b == 0x3A:
-                punct += 1
-                kind = 6
-            elif b == 0x7C or b == 0x3E or b == 0x2F or b == 0x2B or b == 0x7E or b == 0x5E or b == 0x2A or b == 0x23:
-                symbols += 1
-                kind = 7
-            elif b == 0x22 or b == 0x27 or b == 0x28 or b == 0x29:
-                kind = 8
-            else:
-                kind = 0
-        elif b < 0xC0:
-            is_word = True  # the rest of a character
-            kind = -1
+        if i < end:
+            b = np.int64(out[i])
+            kind = np.int64(classes[b])
         else:
-            kind = 1
-            is_word = True
-            if b == 0xC2:
-                is_word = False
-                kind = 7
-                symbols += 1
-            elif b == 0xE2 and i + 2 < end:
-                is_word = False
+            b, kind = np.int64(0x20), np.int64(_OTHER)
+        if _LOWER <= kind <= _DIGIT:
+            counts[kind] += 1
+            if kind == _UPPER:
+                b |= 0x20
+            key = (key ^ b) * _PRIME & _MASK
+            length += 1
+            if opens == 0:
+                opens = kind
+            closes = kind
+            i += 1
+            continue
+        if kind == _TAIL:
+            key = (key ^ b) * _PRIME & _MASK
+            i += 1
+            continue
+        if kind > _TAIL:
+            if kind == _LATIN_SIGN:
+                kind = np.int64(_SIGN)
+            elif kind == _PUNCTUATION:
                 step = 3
-                if out[i + 1] == 0x80:
-                    if 0x98 <= out[i + 2] <= 0x9F:
-                        kind = 8
-                    elif out[i + 2] == 0xA6:
-                        punct += 1
-                        kind = 4
-                    elif out[i + 2] <= 0x97:
-                        kind = 5
-                    else:
-                        symbols += 1
-                        kind = 7
-                else:
-                    symbols += 1
-                    kind = 7
-            elif b == 0xE3 and i + 2 < end and out[i + 1] == 0x80:
-                is_word = False
+                kind = np.int64(_SIGN)
+                if i + 2 < end and out[i + 1] == 0x80:
+                    third = out[i + 2]
+                    if 0x98 <= third <= 0x9F:
+                        kind = np.int64(_BRACKET)
+                    elif third == 0xA6:
+                        kind = np.int64(_STOP)
+                    elif third <= 0x97:
+                        kind = np.int64(_COMMA)
+            elif kind == _CJK and i + 2 < end and out[i + 1] == 0x80:
                 step = 3
-                if out[i + 2] == 0x82 or out[i + 2] == 0x81:
-                    punct += 1
-                    kind = 4 if out[i + 2] == 0x82 else 5
-                else:
-                    kind = 8
-            elif b == 0xEF and i + 2 < end and out[i + 1] == 0xBC:
-                is_word = False
+                third = out[i + 2]
+                kind = np.int64(_STOP if third == 0x82 else _COMMA if third == 0x81 else _BRACKET)
+            elif kind == _FULL_WIDTH and i + 2 < end and out[i + 1] == 0xBC:
                 step = 3
-                if out[i + 2] == 0x81 or out[i + 2] == 0x9F:
-                    punct += 1
-                    kind = 4
-                elif out[i + 2] == 0x8C or out[i + 2] == 0x9B:
-                    punct += 1
-                    kind = 5
-                else:
-                    kind = 6
-            elif 0xE3 <= b <= 0xE9 and i + 2 < end:
+                third = out[i + 2]
+                kind = np.int64(_COLON)
+                if third == 0x81 or third == 0x9F:
+                    kind = np.int64(_STOP)
+                elif third == 0x8C or third == 0x9B:
+                    kind = np.int64(_COMMA)
+            elif kind in (_CJK, _WIDE) and i + 2 < end:
                 alone = True
                 step = 3
-                letters += 1
+                counts[_LETTER] += 1
                 unspaced += 1
+                kind = np.int64(_LOWER)
             else:
-                letters += 1
-        if length and (alone or not is_word):
+                counts[_LETTER] += 1
+                key = (key ^ b) * _PRIME & _MASK
+                length += 1
+                if opens == 0:
+                    opens = np.int64(_LOWER)
+                closes = np.int64(_LOWER)
+                i += 1
+                continue
+        # a word ends here; a character of a script without spaces is one by itself
+        while length or alone:
+            if not length:
+                for k in range(3):
+                    key = (key ^ np.int64(out[i + k])) * _PRIME & _MASK
+                alone = False
             words += 1
             if _find(stops, key) >= 0:
                 n_stops += 1
             if words <= first.size:
                 first[words - 1] = key
-            if n_titles:
+            if title_bits >> np.uint64(key & 63) & np.uint64(1):
                 for k in range(n_titles):
                     if titles[k] == key:
                         in_title += 1
                         break
             key, length = np.int64(_BASIS), 0
-        if alone:
-            key = np.int64(_BASIS)
-            for k in range(3):
-                key = (key ^ np.int64(out[i + k])) * _PRIME & _MASK
-            words += 1
-            if _find(stops, key) >= 0:
-                n_stops += 1
-            if words <= first.size:
-                first[words - 1] = key
-            for k in range(n_titles):
-                if titles[k] == key:
-                    in_title += 1
-                    break
-            key = np.int64(_BASIS)
-        elif is_word:
-            key = (key ^ b) * _PRIME & _MASK
-            length += 1
-        if i < end and kind >= 0 and b > 0x20:
+        key = np.int64(_BASIS)
+        if b > 0x20 and i < end:
             if opens == 0:
                 opens = kind
-            if kind != 8 or closes == 0:
+            if kind != _BRACKET or closes == 0:
                 closes = kind
+            counts[kind] += kind != _LOWER
         i += step
-    row[WORDS], row[LETTERS], row[UPPER], row[DIGITS], row[PUNCT] = words, letters, upper, digits, punct
-    row[STOPS], row[SYMBOLS], row[UNSPACED], row[OPENS], row[CLOSES] = n_stops, symbols, unspaced, opens, closes
+    row[WORDS], row[LETTERS] = words, counts[_LOWER] + counts[_UPPER] + counts[_LETTER]
+    row[UPPER], row[DIGITS], row[PUNCT] = counts[_UPPER], counts[_DIGIT], counts[_STOP] + counts[_COMMA] + counts[_COLON]
+    row[STOPS], row[SYMBOLS], row[UNSPACED], row[OPENS], row[CLOSES] = n_stops, counts[_SIGN], unspaced, opens, closes
     row[TITLE] = in_title
 
 
@@ -452,12 +459,12 @@ _T_COLUMNS = 12
 
 
 @numba.njit(cache=True, nogil=True)
-def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
+def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
     """(text, blocks, first, elements, names, spans) of a page.
 
     Args:
         h: uint8, the serialised page.
-        tags, properties, tokens, bylines, stops, plain: `tables()`.
+        tags, properties, tokens, bylines, stops, plain, classes: `tables()`.
         cc: uint8, what the address of a licence holds.
 
     Returns:
@@ -481,6 +488,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
     titles = np.zeros(48, np.int64)
     title_row = np.zeros(BLOCK_COLUMNS, np.int32)
     n_titles = 0
+    title_bits = np.uint64(0)
+    counts = np.zeros(16, np.int64)
     has_title = False
     n_blocks = n_elements = n_names = n_spans = n_facts = n_tables = n_items = 0
     sp = 0  # stack[0] is the document
@@ -531,6 +540,10 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
             else:
                 while i < n and (h[i] != 0x3C or i < raw_until):
                     b = h[i]
+                    if not in_pre and (b == 0x20 or b == 0x0A or b == 0x09):
+                        space = True
+                        i += 1
+                        continue
                     step = 1
                     char = np.int64(b)
                     if not plain[b]:
@@ -606,10 +619,19 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                     out[pos] = char
                     pos += 1
                     if not in_pre and i < n and step == 1:
-                        while i < n and plain[h[i]]:
-                            out[pos] = h[i]
-                            pos += 1
-                            i += 1
+                        while i < n:
+                            b = h[i]
+                            if plain[b]:
+                                out[pos] = b
+                                pos += 1
+                                i += 1
+                            elif b == 0x20 and i + 1 < n and plain[h[i + 1]]:  # from word to word
+                                out[pos] = 0x20
+                                out[pos + 1] = h[i + 1]
+                                pos += 2
+                                i += 2
+                            else:
+                                break
                 if pos > run and started:
                     after_link = False
                     if lowest < base:
@@ -710,7 +732,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                 row[LINK_BYTES], row[EMPHASIS_BYTES], row[BUTTON_BYTES] = link_bytes, emphasis_bytes, button_bytes
                 row[LINKS], row[BREAKS], row[IMAGES], row[FIELDS] = links, breaks, images, fields
                 row[BITS] = f_bits
-                _measure(out, begin, end, row, first[n_blocks], stops, titles, n_titles)
+                _measure(out, begin, end, row, first[n_blocks], stops, titles, n_titles, title_bits, classes, counts)
                 if f_table >= 0:
                     data[f_table, _T_BLOCKS] += 1
                     data[f_table, _T_BYTES] += end - begin
@@ -766,8 +788,22 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                             s += 1
                         for k in range(s + 1, tag_at):
                             out[pos + k - s - 1] = h[k]  # a place where nothing has been written yet
-                        _measure(out, pos, pos + tag_at - s - 1, title_row, titles, stops, titles, n_titles)
+                        _measure(
+                            out,
+                            pos,
+                            pos + tag_at - s - 1,
+                            title_row,
+                            titles,
+                            stops,
+                            titles,
+                            n_titles,
+                            title_bits,
+                            classes,
+                            counts,
+                        )
                         n_titles = min(title_row[WORDS], titles.size)
+                        for k in range(n_titles):
+                            title_bits |= np.uint64(1) << np.uint64(titles[k] & 63)
                     if code_open and stack[sp, _F_BITS] & IN_CODE and not stack[sp - 1, _F_BITS] & IN_CODE:
                         out[pos] = CODE_CLOSE
                         pos += 1
@@ -817,22 +853,11 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, cc):
                     named = named or end > start
                     before = n_names
                     if n_names + (end - start) < names.size:
-                        n_names = _name_words(h, start, end, names, n_names)
-                    if key == _A_CLASS:
-                        if n_names > before:
-                            signature = (signature ^ names[before]) * _PRIME & _MASK
-                        token = np.int64(_BASIS)
-                        for k in range(start, end + 1):
-                            if k == end or h[k] <= 0x20:
-                                value = _find(tokens, token)
-                                if value > 0:
-                                    special |= value
-                                token = np.int64(_BASIS)
-                            else:
-                                token = (token ^ np.int64(h[k])) * _PRIME & _MASK
-                        for k in range(before, n_names):
-                            if _find(bylines, names[k]) >= 0:
-                                special |= _BYLINE
+                        n_names, meaning = _name_words(h, start, end, names, n_names, tokens, bylines)
+                        if key == _A_CLASS:
+                            special |= meaning
+                            if n_names > before:
+                                signature = (signature ^ names[before]) * _PRIME & _MASK
             elif key == _A_ROLE:
                 value = _hash_lower(h, start, end)
                 if value in (_PRESENTATION, _NONE):

@@ -19,6 +19,7 @@ _KEPT = (
     " xml:lang encoding shadowrootmode charset itemscope itemtype display alttext"
 )
 _STYLE, _HREF, _TITLE, _ALWAYS = 2, 3, 4, 1
+_SPACE, _END, _SLASH, _SPACE_OR_END = 1, 2, 4, 3  # classes of bytes
 # What a tag means for the pass.
 _RAW, _RCDATA, _PLAIN, _FOREIGN, _BREAKS, _MATH, _LINK, _ANCHOR, _TITLED, _ITEM, _IMAGE, _SHOWN, _SCRIPT, _SHAPE = (
     1 << n for n in range(14)
@@ -30,8 +31,8 @@ _BREAKERS = (
 
 
 @functools.lru_cache(maxsize=1)
-def tables() -> tuple[np.ndarray, np.ndarray]:
-    """Names of attributes and of tags, with what they mean."""
+def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names of attributes and of tags with what they mean, and the bytes that end a name."""
     attributes = {fnv(name): _ALWAYS for name in _KEPT.split()}
     attributes |= {fnv("style"): _STYLE, fnv("href"): _HREF, fnv("title"): _TITLE}
     tags: dict[int, int] = {}
@@ -56,7 +57,11 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
     ):
         for name in names.split():
             tags[fnv(name)] = tags.get(fnv(name), 0) | bit
-    return _hash_table(attributes, 128), _hash_table(tags, 256)
+    classes = np.zeros(256, np.uint8)
+    classes[list(b" \n\t\r\f")] = _SPACE
+    classes[ord(">")] = _END
+    classes[ord("/")] = _SLASH
+    return _hash_table(attributes, 128), _hash_table(tags, 256), classes
 
 
 @numba.njit(cache=True, nogil=True)
@@ -80,12 +85,12 @@ _TYPE, _REL, _VALUE, _ALT = map(fnv, ("type", "rel", "value", "alt"))
 
 
 @numba.njit(cache=True, nogil=True)
-def thin(h, attributes, tags):
+def thin(h, attributes, tags, classes):
     """The page without what is not read: uint8, at most a quarter longer than the page.
 
     Args:
         h: uint8, a page in UTF-8 as it came.
-        attributes, tags: `tables()`.
+        attributes, tags, classes: `tables()`.
     """
     n = h.size
     out = np.empty(n + n // 4 + 16, np.uint8)
@@ -172,7 +177,7 @@ def thin(h, attributes, tags):
         name_start = at
         while at < n:
             b = np.int64(h[at])
-            if b == 0x3E or b == 0x2F or b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+            if classes[b]:
                 break
             out[pos] = b
             pos += 1
@@ -188,7 +193,7 @@ def thin(h, attributes, tags):
         self_closing = False
         while at < n and h[at] != 0x3E:
             b = h[at]
-            if b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+            if classes[b] & _SPACE:
                 at += 1
                 continue
             if b == 0x2F:
@@ -200,7 +205,7 @@ def thin(h, attributes, tags):
             first = True
             while at < n:
                 b = np.int64(h[at])
-                if b == 0x3E or b == 0x2F or b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+                if classes[b]:
                     break
                 if b == 0x3D and not first:
                     break
@@ -209,12 +214,12 @@ def thin(h, attributes, tags):
                 at += 1
             attribute_end = at
             k = at
-            while k < n and (h[k] == 0x20 or h[k] == 0x0A or h[k] == 0x09 or h[k] == 0x0D or h[k] == 0x0C):
+            while k < n and classes[h[k]] & _SPACE:
                 k += 1
             start = end = at
             if k < n and h[k] == 0x3D:
                 k += 1
-                while k < n and (h[k] == 0x20 or h[k] == 0x0A or h[k] == 0x09 or h[k] == 0x0D or h[k] == 0x0C):
+                while k < n and classes[h[k]] & _SPACE:
                     k += 1
                 if k < n and (h[k] == 0x22 or h[k] == 0x27):
                     quote = h[k]
@@ -229,7 +234,7 @@ def thin(h, attributes, tags):
                     start = k
                     while k < n:
                         b = np.int64(h[k])
-                        if b == 0x3E or b == 0x20 or b == 0x0A or b == 0x09 or b == 0x0D or b == 0x0C:
+                        if classes[b] & _SPACE_OR_END:
                             break
                         k += 1
                     end = at = attribute_end = k
