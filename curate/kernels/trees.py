@@ -1,0 +1,136 @@
+"""Scores of ensembles of decision trees, many rows at a time and without a branch.
+
+A tree is not walked. All its nodes are asked about a vector of rows, and a node that sends a row to the right strikes the
+leaves below its left child from that row's set of leaves, a word of bits. The lowest bit left is the leaf that the walk would
+have reached. That is more comparisons than a walk makes, but they go through the processor by the dozen, with nothing to
+predict: some thirty times faster for the one to two hundred rows of a page.
+
+Source: QuickScorer, Lucchese et al., SIGIR 2015, doi:10.1145/2766462.2767733, and its form for vectors of rows, SIGIR 2016,
+doi:10.1145/2911451.2914758; here with the nodes of a tree together rather than those of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+MAX_LEAVES = 32  # bits of a set
+_ROWS = 64  # that are scored at a time: their features stay in the nearest cache
+_ALL = np.uint32(0xFFFFFFFF)
+
+
+class Trees(NamedTuple):
+    """An ensemble. Inner nodes and leaves of a tree stand together, in the order of the trees.
+
+    feature: int32 [nodes]. threshold: float32 [nodes]; a row goes left where its feature is not above it. right: uint32
+    [nodes], the leaves that are left over for a row that goes right: all but those below the left child; leaves are numbered
+    from left to right. first: int32 [trees + 1], of inner nodes. leaf: float32 [leaves]. first_leaf: int32 [trees + 1].
+    """
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    right: np.ndarray
+    first: np.ndarray
+    leaf: np.ndarray
+    first_leaf: np.ndarray
+
+
+@numba.njit(cache=True, nogil=True)
+def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
+    """Adds to out, float64 [rows, groups]; tree t belongs to group t % groups."""
+    n, features = x.shape
+    groups = out.shape[1]
+    columns = np.empty((features, _ROWS), np.float32)
+    sets = np.empty(_ROWS, np.uint32)
+    sums = np.empty((groups, _ROWS), np.float64)
+    for start in range(0, n, _ROWS):
+        m = min(_ROWS, n - start)
+        for r in range(m):
+            for f in range(features):
+                columns[f, r] = x[start + r, f]
+        for r in range(m, _ROWS):  # so that the loops below have a fixed length
+            columns[:, r] = 0
+        sums[:] = 0
+        for t in range(len(first) - 1):
+            sets[:] = _ALL
+            for k in range(first[t], first[t + 1]):
+                column = columns[feature[k]]
+                bound = threshold[k]
+                keep = right[k]
+                for r in range(_ROWS):
+                    sets[r] &= _ALL if column[r] <= bound else keep
+            base = first_leaf[t] - 127
+            group = sums[t % groups]
+            for r in range(_ROWS):
+                lowest = sets[r] & (~sets[r] + np.uint32(1))
+                # the exponent of a power of two is the place of its bit
+                place = np.float32(lowest).view(np.uint32) >> np.uint32(23)
+                group[r] += leaf[base + np.int64(place)]
+        for r in range(m):
+            for g in range(groups):
+                out[start + r, g] += sums[g, r]
+
+
+def scores(trees: Trees, x: np.ndarray, groups: int = 1) -> np.ndarray:
+    """float32 [rows, groups]: the sums of the leaves that each row of x falls into; tree t counts for group t % groups.
+
+    x: float32 [rows, features], no NaN.
+    """
+    out = np.zeros((len(x), groups))
+    _scores(x, *trees, out)
+    return out.astype(np.float32)
+
+
+def join(parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Trees:
+    """An ensemble from trees as they are usually written.
+
+    parts: of each tree feature int [nodes], threshold float [nodes], left and right child int [nodes], and leaf float
+    [nodes + 1], the values. Node 0 is the root; a child c below 0 is the leaf ~c. A tree without a node is one leaf.
+
+    Raises ValueError for a tree of more than MAX_LEAVES leaves, and for what is no tree.
+    """
+    feature, threshold, right_sets, first, values, first_leaf = [], [], [], [0], [], [0]
+    for split, bound, left, right, leaf in parts:
+        if len(leaf) > MAX_LEAVES or len(leaf) != len(split) + 1:
+            raise ValueError(
+                f"a tree of {len(split)} nodes and {len(leaf)} leaves; at most {MAX_LEAVES} leaves, one more than nodes"
+            )
+        order: list[int] = []  # leaves from left to right
+        waiting = [0 if len(split) else ~0]
+        begins = {}
+        below: dict[int, int] = {}
+        while waiting:
+            node = waiting.pop()
+            if node < 0:
+                order.append(~node)
+            elif node in begins:  # all of its left side has been seen
+                below[node] = (1 << len(order)) - (1 << begins[node])
+                waiting.append(int(right[node]))
+            else:
+                begins[node] = len(order)
+                waiting += [node, int(left[node])]
+        if sorted(order) != list(range(len(leaf))) or len(below) != len(split):
+            raise ValueError("the children of a tree do not reach each node and leaf once")
+        feature += [int(f) for f in split]
+        threshold += [at_most(float(b)) for b in bound]
+        right_sets += [~below[node] & 0xFFFFFFFF for node in range(len(split))]
+        values += [leaf[k] for k in order]
+        first.append(len(feature))
+        first_leaf.append(len(values))
+    return Trees(
+        np.array(feature, np.int32),
+        np.array(threshold, np.float32),
+        np.array(right_sets, np.uint32),
+        np.array(first, np.int32),
+        np.array(values, np.float32),
+        np.array(first_leaf, np.int32),
+    )
+
+
+def at_most(threshold: float) -> np.float32:
+    """The largest float32 not above a threshold: no float32 lies between, so that decisions about float32 stay as they are."""
+    low = np.float32(threshold)
+    return low if float(low) <= threshold else np.nextafter(low, np.float32(-np.inf))
