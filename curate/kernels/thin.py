@@ -190,6 +190,7 @@ def thin(h, attributes, tags, classes):
         keep_script = False
         wants_href = False
         href_start = href_end = 0
+        seen = np.int64(0)
         self_closing = False
         while at < n and h[at] != 0x3E:
             b = h[at]
@@ -241,6 +242,10 @@ def thin(h, attributes, tags, classes):
             if closing:
                 continue
             use = _find(attributes, name)
+            if use > 1:  # of an attribute given twice the first one counts, so the second must not outlive it
+                if seen & 1 << use:
+                    continue
+                seen |= 1 << use
             kept = in_math or kind & _MATH != 0
             if use == 1:
                 kept = True
