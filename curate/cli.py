@@ -247,27 +247,45 @@ def inspect(run: str, stage: str | None, dropped: bool, count: int, as_json: boo
 @main.command()
 @click.argument("stage")
 @click.argument("inputs", nargs=-1, required=True, metavar="IN...")
-@click.option("-o", "--out", required=True, metavar="OUT", help="The run folder.")
+@click.option("-o", "--out", metavar="OUT", help="The run folder; needed without --compare.")
 @click.option("--param", "parameters", multiple=True, metavar="K=V", help="A parameter of the stage.")
 @_executor
 @_workers
 @_limit
 @_memory
 @_accept
+@click.option("--compare", "compared", is_flag=True, help="Show how extractors differ, and run nothing (stage extract).")
+@click.option("--page", metavar="N|URL", help="With --compare: the page to show side by side, in full.")
 @_json
 def apply(
     stage: str,
     inputs: tuple[str, ...],
-    out: str,
+    out: str | None,
     parameters: tuple[str, ...],
     executor: str,
     workers: int | None,
     limit: int | None,
     memory_limit: str | None,
     accept: tuple[str, ...],
+    compared: bool,
+    page: str | None,
     as_json: bool,
 ) -> None:
-    """Run one STAGE over IN; writes a normal run folder, and resumes."""
+    """Run one STAGE over IN; writes a normal run folder, and resumes.
+
+    `curate apply extract IN --compare` runs no stage and writes nothing: it shows what several extractors make of the first 200
+    pages (or --limit) of web archives and HTML files, how far they agree, and the page on which they differ most, side by side.
+    `--param engine=A,B` names the extractors; one alone is compared with curate, and without any, all that are installed are.
+    `--param keep=…` and `--param format=…` go to each of them.
+    """
+    if compared or page:
+        others = {"-o": out, "-w": workers, "--memory-limit": memory_limit, "--accept": accept or None}
+        _compare(
+            stage, inputs, parameters, [name for name in others if others[name] is not None], limit, compared, page, as_json
+        )
+        return
+    if out is None:
+        raise click.UsageError("Missing option '-o' / '--out'.")
 
     def load() -> Any:
         from curate.recipe import for_stage
@@ -275,6 +293,38 @@ def apply(
         return for_stage(stage, parameters).with_inputs(inputs)
 
     _run(load, out, as_json, executor, workers, limit, memory_limit, accept)
+
+
+def _compare(
+    stage: str,
+    inputs: tuple[str, ...],
+    parameters: tuple[str, ...],
+    others: list[str],
+    limit: int | None,
+    compared: bool,
+    page: str | None,
+    as_json: bool,
+) -> None:
+    from curate import show
+    from curate.compare import LIMIT, compare, options_of
+    from curate.errors import RecipeError
+
+    if not compared:
+        raise RecipeError(f"--page {page}: only with --compare")
+    if stage != "extract":
+        raise RecipeError(f"--compare: only for the stage 'extract', not {stage!r}")
+    if others:
+        raise RecipeError(f"--compare runs in this process and writes nothing: leave out {', '.join(others)}")
+    options = {**options_of(parameters), "limit": limit or LIMIT, "page": page}
+    if sys.stderr.isatty():
+        with click.progressbar(length=limit or LIMIT, label="pages", file=sys.stderr) as bar:
+            found = compare(inputs, **options, progress=lambda done: bar.update(done - bar.pos))
+    else:
+        found = compare(inputs, **options)
+    if as_json:
+        _emit(found)
+    else:
+        show.comparison(found, page is not None)
 
 
 @main.command()

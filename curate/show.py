@@ -221,3 +221,90 @@ def stages(found: Any, single: bool) -> None:
     console.print(f"\nreads   {', '.join(found['reads']) or '-'}", markup=False)
     console.print(f"writes  {', '.join(f'{k}: {v}' for k, v in found['writes'].items()) or '-'}", markup=False)
     console.print(f"reasons {', '.join(found['reasons']) or '-'}", markup=False)
+
+
+ROWS = 40  # of a page beside another that nobody asked for
+NARROW = 26  # characters of a column below which texts stand one under another
+
+
+def comparison(found: dict[str, Any], whole: bool) -> None:
+    """Extractors beside each other: the table, the pages that differ most, and one page. whole: all of that page."""
+    console = _console()
+    names = [engine["name"] for engine in found["engines"]]
+    for name, why in found["left_out"].items():
+        console.print(f"note: without {name}: {why}", markup=False, soft_wrap=True)
+    if found["rejected"]:
+        n = sum(found["rejected"].values())
+        reasons = ", ".join(f"{reason} {k:,}" for reason, k in found["rejected"].items())
+        console.print(f"note: {n:,} {_plural(n, 'record')} without a page ({reasons})", markup=False, soft_wrap=True)
+    n = found["pages"]
+    console.print(f"{n:,} {_plural(n, 'page')}, keep: {found['keep']}, format: {found['format']}\n", markup=False)
+    table = _table("engine", ">with text", ">refused", ">words", ">pages/s", *(f">F1 to {name}" for name in names))
+    for engine in found["engines"]:
+        rate = engine["pages_per_second"]
+        table.add_row(
+            escape(engine["name"]),
+            f"{engine['pages']:,}",
+            f"{sum(engine['refused'].values()):,}",
+            f"{engine['words']:,}",
+            f"{rate:,.0f}" if rate else "",
+            *(f"{engine['f1'][name]:.3f}" if name in engine["f1"] else "" for name in names),
+        )
+    console.print(table)
+    for engine in found["engines"]:
+        if engine["refused"]:
+            reasons = ", ".join(f"{reason} {k:,}" for reason, k in engine["refused"].items())
+            console.print(f"note: {engine['name']} refused {reasons}", markup=False, soft_wrap=True)
+    if found["differ"]:
+        console.print("\nThe pages that differ most; F1 is the lowest between two, the others count words", markup=False)
+        table = _table(">page", ">F1", *(f">{name}" for name in names), "url")
+        for entry in found["differ"]:
+            counts = (f"{entry['words'][name]:,}" for name in names)
+            table.add_row(str(entry["page"]), f"{entry['f1']:.3f}", *counts, escape(_printable(entry["url"])))
+        console.print(table)
+    if found["page"]:
+        console.print()
+        _beside(console, found["page"], whole)
+
+
+def _plural(n: int, word: str) -> str:
+    return word if n == 1 else f"{word}s"
+
+
+def _printable(text: str) -> str:
+    """The text without what would let a page steer the terminal: control characters and those that turn the line around."""
+    return "".join(c if c.isprintable() or c == "\n" else " " if c.isspace() else "" for c in text.expandtabs(4))
+
+
+def _beside(console: Console, page: dict[str, Any], whole: bool) -> None:
+    """The texts of one page in columns, what all have in plain, what differs in colour."""
+    from curate.compare import side_by_side
+
+    names = list(page["texts"])
+    title = f"page {page['page']}  {_printable(page['url'])}"
+    if console.width // len(names) < NARROW:
+        for name, text in page["texts"].items():
+            console.rule(escape(f"{title}  {name}"), align="left")
+            lines = [line for line in _printable(text).split("\n") if line.strip()]
+            console.print("\n".join(lines if whole else lines[:ROWS]) or "(no text)", markup=False)
+            _rest(console, page, len(lines), whole)
+        return
+    console.rule(escape(title), align="left")
+    rows = side_by_side(page["texts"])
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=True)
+    for name in names:
+        table.add_column(escape(f"{name} ({page['words'][name]:,} words)"), ratio=1, overflow="fold")
+    for same, cells in rows if whole else rows[:ROWS]:
+        table.add_row(*(escape(_printable(cell)) for cell in cells), style=None if same else "yellow")
+    if console.is_terminal:
+        console.print(table)
+    else:
+        with console.capture() as plain:
+            console.print(table)
+        print("\n".join(line.rstrip() for line in plain.get().splitlines()))
+    _rest(console, page, len(rows), whole)
+
+
+def _rest(console: Console, page: dict[str, Any], rows: int, whole: bool) -> None:
+    if rows > ROWS and not whole:
+        console.print(f"… {rows - ROWS:,} more; --page {page['page']} shows all", markup=False, style="dim")
