@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import pickle
 import re
@@ -14,6 +15,9 @@ import pytest
 
 from curate.errors import MissingExtra, RecipeError
 from curate.extract import (
+    COLUMNS,
+    FORMATS,
+    KEEP,
     MAX_ATTRIBUTES,
     MAX_DEPTH,
     MAX_OPTIONS,
@@ -21,6 +25,7 @@ from curate.extract import (
     Extracted,
     Unextractable,
     check_size,
+    columns,
     head_facts,
     load,
     names,
@@ -49,12 +54,59 @@ def test_all_text_where_no_main_content_is_found():
     assert "committee" in load("resiliparse")(html.encode(), None, None).text
 
 
+def module(name: str):
+    if name == "trafilatura":
+        pytest.importorskip("trafilatura")
+    return importlib.import_module(f"curate.extract.{name}")
+
+
 def test_names():
-    assert {"resiliparse", "trafilatura"} <= set(names())
+    assert set(names()) == {"curate", "resiliparse", "trafilatura"}  # and neither `charset` nor the folder `page`
     with pytest.raises(RecipeError, match="did you mean 'resiliparse'"):
         load("resiliparce")
     with pytest.raises(RecipeError):
         load("charset")
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_says_what_it_can_do(name: str):
+    """What it declares, it does; what it does not, is refused before any page, with what there is instead."""
+    found = module(name)
+    assert "main" in found.KEEP and "text" in found.FORMATS and "title" in found.COLUMNS
+    assert set(found.KEEP) <= set(KEEP) and set(found.FORMATS) <= set(FORMATS)
+    assert columns(name).names == [c for c in COLUMNS.names if c in found.COLUMNS]
+    for keep in KEEP:
+        for format in FORMATS:
+            if keep in found.KEEP and format in found.FORMATS:
+                page = load(name, keep=keep, format=format)(ARTICLE.encode(), "http://a.test/", None)
+                assert "met on Tuesday" in page.text and ("Contact us" in page.text) == (keep == "all_text")
+                assert all(getattr(page, c) is None for c in COLUMNS.names if c not in found.COLUMNS)
+                continue
+            with pytest.raises(RecipeError) as error:
+                load(name, keep=keep, format=format)
+            option, known = ("keep", found.KEEP) if keep not in found.KEEP else ("format", found.FORMATS)
+            assert f"extractor {name!r} has no {option}: " in str(error.value)
+            assert str(error.value).endswith(f"only {', '.join(map(repr, known))}")
+
+
+def test_options_that_nothing_has():
+    with pytest.raises(RecipeError, match="keep is 'coments'; did you mean 'comments'"):
+        load("resiliparse", keep="coments")
+    with pytest.raises(RecipeError, match="format is 'html'; known: markdown, text"):
+        load("resiliparse", format="html")
+
+
+@pytest.mark.parametrize("name", [n for n in names() if n != "resiliparse"])
+def test_comments_and_markdown(name: str):
+    module(name)
+    comments = (
+        f"<section id='comments' class='comments'><h3>Comments</h3><div class='comment'><p>{SENTENCE.replace('met', 'sat')}"
+    )
+    html = ARTICLE.replace("<footer>", f"{comments}</p></div></section><footer>").encode()
+    assert "committee sat" not in load(name)(html, None, None).text
+    with_comments = load(name, keep="comments")(html, None, None).text
+    assert "committee sat" in with_comments and "committee met" in with_comments
+    assert re.search(r"^# A plan and a budget$", load(name, format="markdown")(html, None, None).text, re.M)
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch):

@@ -395,7 +395,7 @@ def test_licences() -> None:
 
 PIECES = st.sampled_from(
     "<meta name=author content=' <meta property=og:title content=' <meta name=date content=' '> <time> </time> <title> "
-    "</title> <p class=byline> </p> <a rel=license href=' by & &amp; &#0; &#xd800; \x00 : | - http:// // [ ] 2024-01-01 Jane Doe "
+    "</title> <p class=byline> </p> <a rel=license href=' by & &amp; &#0; &#xd800; \x00 : | - http:// // [ ] 2024-01-01 Doe "
     '<script type=application/ld+json> </script> { } " @graph @type Article author <svg> , ; <![CDATA[ ]]> %s \u202e'.split(" ")
 )
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from curate.errors import RecipeError
+from curate.extract import columns
 from curate.stages.extract import Extract
 
 
@@ -33,6 +34,42 @@ def test_whatever_the_extractor_says_is_a_known_reason(monkeypatch):
 
     monkeypatch.setattr(extract, "load", lambda name, **options: gives_up)
     assert Extract()(pages(b"<p>a</p>")).dropped["_reason"].to_pylist() == ["extract.failed"]
+
+
+HTML = b"""<html lang="de-AT"><head><title>Eine Seite</title></head><body><nav>Zur Startseite</nav><article>
+<p>Ein Absatz, lang genug.</p></article></body></html>"""
+
+
+def test_what_the_page_says_of_itself():
+    kept = Extract(engine="resiliparse")(pages(HTML, b"<p>Only a text</p>", None)).kept
+    assert kept["title"].to_pylist() == ["Eine Seite", None]
+    assert kept["declared_language"].to_pylist() == ["de", None]
+    assert "author" not in kept.column_names  # the engine does not look for it
+    known = pages(HTML, b"<p>Only a text</p>").append_column("declared_language", pa.array(["fr", "fr"]))
+    known = known.append_column("title", pa.array(["An old title", "An old title"]))
+    again = Extract(engine="resiliparse")(known).kept
+    assert again["declared_language"].to_pylist() == ["de", "fr"]  # a header's word stays where the page says nothing
+    assert again["title"].to_pylist() == ["Eine Seite", None]
+    without = Extract(engine="resiliparse", metadata=False)(known).kept
+    assert without["title"].to_pylist() == ["An old title"] * 2 and without["declared_language"].to_pylist() == ["fr", "fr"]
+    assert without["text"].equals(again["text"])
+
+
+def test_the_columns_of_each_engine():
+    everything = ["text", "declared_language", *columns("curate").names]
+    assert Extract(engine="curate").writes().names == everything
+    assert Extract(engine="resiliparse").writes().names == ["text", "declared_language", "title"]
+    assert Extract(engine="curate", metadata=False).writes().names == ["text"]
+    assert Extract(engine="curate").writes().field("licence_links").type == pa.list_(pa.string())
+
+
+def test_options():
+    found = Extract(engine="resiliparse", keep="all_text")(pages(HTML)).kept["text"][0].as_py()
+    assert "Zur Startseite" in found and "Zur Startseite" not in Extract()(pages(HTML)).kept["text"][0].as_py()
+    with pytest.raises(RecipeError, match=r"extract: keep is 'mian'; did you mean 'main'"):
+        Extract(keep="mian")
+    with pytest.raises(RecipeError, match="extractor 'resiliparse' has no format: 'markdown', only 'text'"):
+        Extract(engine="resiliparse", format="markdown")(pages(HTML))
 
 
 def test_an_unknown_engine():
