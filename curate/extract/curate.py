@@ -63,7 +63,7 @@ def extract(
     page = parse(to_utf8(html, charset))
     model = model or Model.shipped()
     chosen, page_type = choose(page, model, keep)
-    facts = metadata(facts_of(page), url)
+    facts = metadata(facts_of(page), url, _headings(page))
     return Extracted(
         text=render(page, chosen, format),
         title=facts.title,
@@ -133,6 +133,14 @@ def _comments(page: Page) -> np.ndarray:
     enough = (b[:, columns.WORDS] >= 5) | (b[:, columns.PUNCT] > 0)
     no_form = b[:, columns.BITS] & (columns.IN_FORM | columns.IN_BUTTON) == 0
     return (np.cumsum(inside)[:-1] > 0) & ~linked & enough & no_form
+
+
+def _headings(page: Page) -> list[str]:
+    """The texts of the first headings of the first level, among which the title of the page is looked for."""
+    from curate.kernels import html as columns
+
+    blocks = page.blocks[page.blocks[:, columns.KIND] == 1][:8, [columns.START, columns.END]]
+    return [page.text[start:end].decode(errors="ignore") for start, end in blocks.tolist()]
 
 
 def facts_of(page: Page) -> list[str]:

@@ -46,6 +46,7 @@ MAX_FACTS, MAX_FACT = 160, 2000  # places with metadata, bytes of one outside of
 # What an open element says of the text in it.
 IN_LINK, IN_PRE, IN_CODE, IN_EMPHASIS, IN_BUTTON, IN_FORM, IN_NOSCRIPT, IN_HIDDEN = (1 << n for n in range(8))
 UNSEEN, INVISIBLE = 1 << 8, 1 << 9  # never text; no text, but a formula in it is one
+IN_LINES, HARD_SPACES = 1 << 10, 1 << 11  # code whose lines are elements; where spaces that do not break are indentation
 
 # Properties of tags.
 _BLOCK, _VOID, _RAW, _UNSEEN, _FIELD = 1, 2, 4, 8, 16
@@ -62,7 +63,7 @@ _NEVER_SEEN = (
 )
 _OTHERS = (
     "a b strong i em u mark code kbd samp tt var span label button option input noscript time abbr acronym cite q small s del"
-    " ins sub sup big font ruby rb bdi bdo dfn output picture title link meta img"
+    " ins sub sup big font ruby rb bdi bdo dfn output picture title link meta img mjx-container"
 )
 TAGS = ("", *dict.fromkeys(f"{_BLOCKS} {_VOIDS} {_RAWS} {_NEVER_SEEN} {_OTHERS}".split()))
 T = {name: n for n, name in enumerate(TAGS)}
@@ -73,7 +74,7 @@ _TAG_LI, _TAG_LINK, _TAG_LISTING, _TAG_MATH, _TAG_MENU, _TAG_META = (T[t] for t 
 _TAG_NOSCRIPT, _TAG_OL, _TAG_PLAINTEXT, _TAG_PRE, _TAG_QUOTE = (T[t] for t in "noscript ol plaintext pre blockquote".split())
 _TAG_SAMP, _TAG_SCRIPT, _TAG_STRONG, _TAG_TABLE, _TAG_TBODY = (T[t] for t in "samp script strong table tbody".split())
 _TAG_TD, _TAG_TEMPLATE, _TAG_TH, _TAG_THEAD, _TAG_TIME, _TAG_TITLE = (T[t] for t in "td template th thead time title".split())
-_TAG_TR, _TAG_TT, _TAG_UL, _TAG_XMP = (T[t] for t in "tr tt ul xmp".split())
+_TAG_TR, _TAG_TT, _TAG_UL, _TAG_XMP, _TAG_MJX = (T[t] for t in "tr tt ul xmp mjx-container".split())
 
 # Frequent words that carry no content: prose has many, menus have few.
 _STOPS = """
@@ -110,12 +111,12 @@ _A_CLASS, _A_ID, _A_ROLE, _A_STYLE, _A_HIDDEN, _A_ARIA, _A_TYPE = map(
     fnv, ("class", "id", "role", "style", "hidden", "aria-hidden", "type")
 )
 _A_START, _A_VALUE, _A_ALT, _A_ITEMPROP, _A_REL, _A_HREF = map(fnv, ("start", "value", "alt", "itemprop", "rel", "href"))
-_A_COLSPAN, _A_SHADOW, _A_PROPERTY = map(fnv, ("colspan", "shadowrootmode", "property"))
+_A_COLSPAN, _A_SHADOW, _A_SRC = map(fnv, ("colspan", "shadowrootmode", "src"))
 _PRESENTATION, _NONE, _TRUE, _UNTIL_FOUND = map(fnv, ("presentation", "none", "true", "until-found"))
 _REL_AUTHOR, _REL_LICENSE, _REL_CANONICAL = map(fnv, ("author", "license", "canonical"))
 
 # Class tokens that mean something to the scan itself.
-_HIDE, _GUTTER, _CODE_TABLE, _TEX_IMAGE, _BYLINE, _TEX_FALLBACK, _READERS = 1, 2, 4, 8, 16, 32, 64
+_HIDE, _GUTTER, _CODE_LINES, _TEX_IMAGE, _BYLINE, _TEX_FALLBACK, _READERS, _HARD = (1 << n for n in range(8))
 _TOKENS = {
     # the visible rendering of a formula whose source stands beside it
     **dict.fromkeys("katex-html MathJax MathJax_Display MathJax_Preview MathJax_SVG MathJax_SVG_Display".split(), _HIDE),
@@ -125,11 +126,13 @@ _TOKENS = {
     # for screen readers only
     **dict.fromkeys("sr-only visually-hidden visuallyhidden screen-reader-text screen-reader-only sr-text".split(), _READERS),
     # numbers of lines beside code
-    **dict.fromkeys(
-        "linenos lineno linenodiv linenumber line-number linenums lnum gutter blob-num rouge-gutter".split(), _GUTTER
-    ),
-    **dict.fromkeys("hljs-ln-numbers hljs-ln-n gl ln line-numbers-rows react-line-number".split(), _GUTTER),
-    **dict.fromkeys("js-file-line-container hljs-ln".split(), _CODE_TABLE),
+    **dict.fromkeys("linenos lineno linenodiv linenumber line-number line-numbers lnum gutter blob-num".split(), _GUTTER),
+    **dict.fromkeys("rouge-gutter hljs-ln-numbers hljs-ln-n gl ln lnt line_numbers line-numbers-rows".split(), _GUTTER),
+    **dict.fromkeys("react-line-number crayon-nums crayon-num".split(), _GUTTER),
+    # code outside of <pre>, each line in an element
+    **dict.fromkeys("js-file-line-container hljs-ln syntaxhighlighter crayon-pre cm-content".split(), _CODE_LINES),
+    **dict.fromkeys("CodeMirror-code ace_text-layer".split(), _CODE_LINES),
+    "code": _HARD,
     **dict.fromkeys("latex tex math mathtex equation mwe-math-fallback-image-inline ee_img tr_noresize".split(), _TEX_IMAGE),
     **dict.fromkeys("mwe-math-fallback-image-inline mwe-math-fallback-image-display".split(), _TEX_IMAGE | _TEX_FALLBACK),
 }
@@ -233,6 +236,16 @@ def _hash_lower(h, start, end):
 
 
 @numba.njit(cache=True, nogil=True)
+def _is_layout(h, i):
+    """Whether the text up to the next tag is white space with a line break in it."""
+    broken = False
+    while i < h.size and h[i] <= 0x20:
+        broken = broken or h[i] == 0x0A
+        i += 1
+    return broken and (i == h.size or h[i] == 0x3C)
+
+
+@numba.njit(cache=True, nogil=True)
 def _number(h, start, end):
     """A small number at the start of a value; 0 if there is none."""
     value = 0
@@ -254,6 +267,24 @@ def _contains(h, start, end, needle):
         if k == m:
             return True
     return False
+
+
+_HOLDERS_OF_LINES = (_TAG_CODE, _TAG_OL, _TAG_UL, _TAG_LI, _TAG_TABLE, _TAG_TBODY)
+# Addresses of images that services make of TeX.
+_PHP, _CODECOGS, _CGI, _CHART = (
+    np.frombuffer(part, np.uint8) for part in b"latex.php? latex.codecogs.com/ tex.cgi? cht=tx".split()
+)
+
+
+@numba.njit(cache=True, nogil=True)
+def is_of_tex(h, start, end):
+    """Whether the address of an image holds its formula."""
+    return (
+        _contains(h, start, end, _PHP)
+        or _contains(h, start, end, _CODECOGS)
+        or _contains(h, start, end, _CGI)
+        or _contains(h, start, end, _CHART)
+    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -514,6 +545,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
     link_bytes = emphasis_bytes = button_bytes = links = breaks = images = fields = 0
     space = False
     feeds = 0
+    hard = 0  # spaces that do not break, since the last visible character
     code_open = False  # an inline code has been opened in the text
     after_link = False
     fresh_link = False
@@ -529,11 +561,14 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             if bits & (UNSEEN | INVISIBLE) != 0:
                 while i < n and (h[i] != 0x3C or i < raw_until):
                     i += 1
-            elif in_pre and (
-                stack[sp, _F_TAG] == _TAG_TABLE
-                or stack[sp, _F_TAG] == _TAG_TR
-                or stack[sp, _F_TAG] == _TAG_TBODY
-                or stack[sp, _F_TAG] == _TAG_THEAD
+            elif (bits & IN_LINES and _is_layout(h, i)) or (
+                in_pre
+                and (
+                    stack[sp, _F_TAG] == _TAG_TABLE
+                    or stack[sp, _F_TAG] == _TAG_TR
+                    or stack[sp, _F_TAG] == _TAG_TBODY
+                    or stack[sp, _F_TAG] == _TAG_THEAD
+                )
             ):
                 while i < n and h[i] != 0x3C:
                     i += 1
@@ -563,6 +598,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                                 and h[i + 5] == 0x3B
                             ):
                                 char, step = np.int64(0x20), 6
+                                hard += 1
                         elif b == 0x0A or b == 0x09:
                             if not in_pre:
                                 char = np.int64(0x20)
@@ -573,6 +609,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                         elif b == 0xC2 and i + 1 < n:
                             if h[i + 1] == 0xA0:
                                 char, step = np.int64(0x20), 2
+                                hard += 1
                             elif h[i + 1] == 0xAD:
                                 char, step = np.int64(-1), 2
                         elif b == 0xE2 and i + 2 < n and h[i + 1] == 0x80:
@@ -594,6 +631,10 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                     if not started:
                         started = True
                         begin = run = pos
+                        if hard > 1 and bits & HARD_SPACES:
+                            for _ in range(hard):
+                                out[pos] = 0x20
+                                pos += 1
                         base = lowest = sp
                         around = stack[sp, _F_ELEMENT]
                         f_bits = bits
@@ -604,14 +645,21 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                         space = False
                         feeds = 0
                     elif feeds:
-                        out[pos] = 0x0A
-                        pos += 1
+                        for _ in range(feeds):
+                            out[pos] = 0x0A
+                            pos += 1
+                        if bits & HARD_SPACES:
+                            for _ in range(hard):
+                                out[pos] = 0x20
+                                pos += 1
                         feeds = 0
                         space = False
                     elif space:
-                        out[pos] = 0x20
-                        pos += 1
+                        for _ in range(hard if bits & HARD_SPACES and hard > 1 else 1):
+                            out[pos] = 0x20
+                            pos += 1
                         space = False
+                    hard = 0
                     if bits & IN_CODE and not code_open and not in_pre:
                         out[pos] = CODE_OPEN
                         pos += 1
@@ -687,18 +735,21 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             elif (
                 started
                 and pos > begin
-                and (out[pos - 1] != 0x0A or (closing and tag == _TAG_TR and stack[sp, _F_COUNTER] == pos))
+                and (out[pos - 1] != 0x0A or (closing and tag in (_TAG_TR, _TAG_LI) and stack[sp, _F_COUNTER] == pos))
                 and tag not in (_TAG_TD, _TAG_TH)
                 and not bits & UNSEEN
             ):
-                # lines of code in elements of their own; a row of a table without text is an empty line
+                # lines of code in elements of their own; a row or an item without text is an empty line
                 out[pos] = 0x0A
                 pos += 1
         elif tag == _TAG_BR:
+            hard = 0
             if bits & IN_PRE:
                 if started and not bits & (UNSEEN | INVISIBLE):
                     out[pos] = 0x0A
                     pos += 1
+            elif started and bits & HARD_SPACES:
+                feeds += 1
             elif started:
                 if feeds:
                     flush = True
@@ -747,6 +798,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                         elements[k, LAST] = n_blocks
             images = fields = 0
         if flush:
+            hard = 0
             promised = n_elements
             started = False
             space = False
@@ -888,7 +940,10 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             elif key == _A_COLSPAN:
                 colspan = max(1, min(50, _number(h, start, end)))
             elif key == _A_ALT:
-                has_alt = end > start
+                has_alt = has_alt or end > start
+            elif key == _A_SRC and tag == _TAG_IMG and is_of_tex(h, start, end):
+                special |= _TEX_IMAGE
+                has_alt = True
             elif key == _A_ITEMPROP:
                 fact = fact or _find(bylines, _hash_lower(h, start, end)) >= 0
             elif key == _A_REL and (tag in (_TAG_A, _TAG_LINK)):
@@ -937,12 +992,13 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                 if f_table >= 0:
                     f_row, f_cell = data[f_table, _T_ROW], data[f_table, _T_CELL]
             elif feeds:
-                out[pos] = 0x0A
-                pos += 1
+                for _ in range(feeds):
+                    out[pos] = 0x0A
+                    pos += 1
             elif space:
                 out[pos] = 0x20
                 pos += 1
-            feeds = 0
+            feeds = hard = 0
             space = False
             if lowest < base:
                 base = lowest
@@ -994,7 +1050,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
         elif tag in (_TAG_PRE, _TAG_LISTING, _TAG_XMP, _TAG_PLAINTEXT):
             bits |= IN_PRE
         elif tag in (_TAG_CODE, _TAG_KBD, _TAG_SAMP, _TAG_TT):
-            bits |= IN_CODE
+            bits |= IN_CODE | HARD_SPACES
         elif tag in (_TAG_B, _TAG_STRONG, _TAG_I, _TAG_EM):
             bits |= IN_EMPHASIS
         elif tag == _TAG_BUTTON:
@@ -1005,6 +1061,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             bits |= IN_NOSCRIPT
         elif tag == _TAG_LI:
             frame[_F_KIND] = ITEM
+            frame[_F_COUNTER] = pos
             list_frame = stack[sp, _F_LIST_FRAME]
             ordinal = 0
             if list_frame >= 0 and stack[list_frame, _F_TAG] == _TAG_OL:
@@ -1044,8 +1101,6 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                 frame[_F_TABLE] = n_tables
                 frame[_F_KIND] = PARAGRAPH
                 n_tables += 1
-            if special & _CODE_TABLE:
-                bits |= IN_PRE
         elif tag == _TAG_TR:
             table = frame[_F_TABLE]
             frame[_F_COUNTER] = pos
@@ -1069,12 +1124,19 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             bits |= UNSEEN
         if tex:
             bits |= UNSEEN
-        if special & _HIDE:
+        if special & _HIDE and tag != _TAG_MJX:  # which has the class too, and the source inside
             bits |= UNSEEN
-        if special & _GUTTER and tag != _TAG_PRE and tag != _TAG_CODE and (outer & IN_PRE or tag == _TAG_TD):
-            bits |= UNSEEN
-        if special & _GUTTER and tag == _TAG_PRE and outer & IN_PRE:
-            bits |= UNSEEN
+        if special & _HARD:
+            bits |= HARD_SPACES
+        if special & _CODE_LINES and not outer & IN_PRE:
+            bits |= IN_PRE | IN_LINES
+        if special & _GUTTER:
+            # such a word on a <pre> by itself, or on the list that holds the lines, says only that they are numbered
+            if tag == _TAG_PRE:
+                if outer & IN_PRE:
+                    bits |= UNSEEN
+            elif (outer & IN_PRE or tag == _TAG_TD) and tag not in _HOLDERS_OF_LINES:
+                bits |= UNSEEN
         if special & _READERS:
             hidden = True
         if (hidden or aria_hidden) and tag != _TAG_HTML and tag != _TAG_BODY:

@@ -12,13 +12,13 @@ import functools
 import numba
 import numpy as np
 
-from curate.kernels.html import _BASIS, _MASK, _PRIME, _find, _hash_table, _raw_end, fnv
+from curate.kernels.html import _BASIS, _MASK, _PRIME, _find, _hash_table, _raw_end, fnv, is_of_tex
 
 _KEPT = (
     "class id role hidden aria-hidden type start value alt itemprop rel name content property http-equiv datetime colspan lang"
     " xml:lang encoding shadowrootmode charset itemscope itemtype display alttext"
 )
-_STYLE, _HREF, _TITLE, _ALWAYS = 2, 3, 4, 1
+_ALWAYS, _STYLE, _HREF, _TITLE, _SRC = 1, 2, 3, 4, 5
 _SPACE, _END, _SLASH, _SPACE_OR_END = 1, 2, 4, 3  # classes of bytes
 # What a tag means for the pass.
 _RAW, _RCDATA, _PLAIN, _FOREIGN, _BREAKS, _MATH, _LINK, _ANCHOR, _TITLED, _ITEM, _IMAGE, _SHOWN, _SCRIPT, _SHAPE = (
@@ -34,7 +34,7 @@ _BREAKERS = (
 def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Names of attributes and of tags with what they mean, and the bytes that end a name."""
     attributes = {fnv(name): _ALWAYS for name in _KEPT.split()}
-    attributes |= {fnv("style"): _STYLE, fnv("href"): _HREF, fnv("title"): _TITLE}
+    attributes |= {fnv("style"): _STYLE, fnv("href"): _HREF, fnv("title"): _TITLE, fnv("src"): _SRC}
     tags: dict[int, int] = {}
     for names, bit in (
         ("script style xmp iframe noembed noframes", _RAW),
@@ -268,6 +268,8 @@ def thin(h, attributes, tags, classes):
                     href_start, href_end = attribute, attribute_end
             elif use == 4:
                 kept = kept or kind & _TITLED != 0
+            elif use == 5:
+                kept = kept or (kind & _IMAGE != 0 and is_of_tex(h, start, end))
             if kept:
                 out[pos] = 0x20
                 pos += 1

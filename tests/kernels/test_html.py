@@ -59,9 +59,10 @@ class Reading(HTMLParser):
                     ordinal, self.items[item] = self.items[item], -1
                 self.blocks.append((text, columns.CODE if pre else kind, quote, depth, ordinal, self.linked))
         self.text, self.begun, self.linked, self.space, self.feeds = "", None, 0, False, 0
+        self.hard = 0
 
     space = False
-    feeds = 0
+    feeds = hard = 0
 
     def handle_starttag(self, tag, attrs):
         if tag in BLOCK:
@@ -70,13 +71,17 @@ class Reading(HTMLParser):
             elif self.begun and not self.text.endswith("\n") and tag not in ("td", "th") and not UNSEEN & set(self.open):
                 self.text += "\n"
         if tag == "br" and not UNSEEN & set(self.open):
+            self.hard = 0
             if self.pre():
                 self.text += "\n" if self.begun else ""
+            elif self.begun and "code" in self.open:
+                self.feeds += 1
             elif self.begun and self.feeds:
                 self.flush()
             elif self.begun:
                 self.feeds = 1
         elif tag == "br" and self.begun and not self.pre():  # the scan does not look where it stands
+            self.hard = 0
             self.feeds, _ = (self.feeds + 1, self.flush()) if self.feeds else (1, None)
         if tag in VOID:
             return
@@ -120,6 +125,7 @@ class Reading(HTMLParser):
         if pre and self.open[-1] in ("table", "tbody", "tr"):
             return
         for c in data:
+            self.hard += c == "\u00a0"
             c = " " if c in "\u00a0\u2003\u3000" else c
             if c in "\u00ad\u200b\ufeff" or (ord(c) < 32 and c not in "\n\t\r\f") or c == "\x7f":
                 continue
@@ -136,12 +142,13 @@ class Reading(HTMLParser):
                         item = self.item_at[at]
                         break
                 depth = sum(t in ("ul", "ol") for t in self.open)
+                add = " " * self.hard if self.hard > 1 and "code" in self.open else ""
                 self.begun = (pre, self.kind(), self.open.count("blockquote"), depth, item)
             elif self.feeds:
-                add = "\n"
+                add = "\n" * self.feeds + (" " * self.hard if "code" in self.open else "")
             elif self.space:
-                add = " "
-            self.space, self.feeds = False, 0
+                add = " " * (self.hard if self.hard > 1 and "code" in self.open else 1)
+            self.space, self.feeds, self.hard = False, 0, 0
             if "code" in self.open and not self.code and not pre:
                 add += chr(columns.CODE_OPEN)
                 self.code = True
