@@ -29,12 +29,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from html import unescape
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import orjson
 
@@ -44,7 +44,7 @@ MAX_JSON = 200_000  # characters of JSON-LD that are read of one page
 MAX_NODES = 500  # objects in it that are looked at
 MAX_TITLE, MAX_NAME, MAX_NAMES, MAX_URL, MAX_LINKS = 500, 80, 30, 2000, 50
 MAX_VALUE = 2000  # characters of a value that are looked at
-MAX_SHOWN, MAX_HEADINGS, MAX_ELEMENT = 20, 8, 1000  # elements of the body that are looked at, and how much of one
+MAX_SHOWN, MAX_HEADINGS, MAX_ELEMENT = 16, 8, 1000  # elements of the body that are looked at, and how much of one
 FIRST_YEAR, LAST_YEAR = 1450, 2049
 
 
@@ -73,11 +73,13 @@ def metadata(elements: Sequence[str], url: str | None, headings: Sequence[str] =
     page = _Page(url)
     for element in elements:
         if element.startswith("<meta"):
-            # Nearly all are a name and a content, and of no interest here.
             parts = element.split('"')
-            if len(parts) == 5 and parts[1].lower() not in _META and parts[3].lower() not in _META:
-                continue
-            page.meta(_attributes(element))
+            if len(parts) == 5 and parts[2] == " content=" and parts[0] in _PLAIN_META:
+                # nearly all are like this, and most of no interest here
+                if known := _META.get(parts[1].lower()):
+                    page.add(*known, parts[3])
+            else:
+                page.attributed(_attributes(element))
         elif element.startswith("<script"):
             page.json(element)
         elif element.startswith(("<a ", "<link ")):
@@ -153,7 +155,7 @@ class _Page:
     """What was found, as (rank, value) for each kind of fact. Values are as written, entities and all."""
 
     def __init__(self, url: str | None):
-        self.url = url if url and _usable_url(url) else None
+        self.url = url if url and _split(url) else None
         self.found: list[list[tuple[int, str]]] = [[] for _ in range(7)]
         self.visible: list[str] = []  # looked at only where the head does not say enough
         self.links: list[str] = []
@@ -166,22 +168,20 @@ class _Page:
 
     # -- elements of the head
 
-    def meta(self, names: dict[str, str]) -> None:
-        value = names.get("content", "")
-        for kind, name in names.items():
-            known = _META.get(name.strip().lower()) if kind in _NAMING else None
-            if known is not None:
+    def attributed(self, attributes: dict[str, str]) -> None:
+        """A <meta> with these attributes."""
+        for kind, name in attributes.items():
+            if kind in _NAMING and (known := _META.get(name.strip().lower())):
                 fact, rank = known
-                if kind == "itemprop":
-                    if fact > _DATE:
-                        continue
-                    rank = _ITEM
-                self.add(fact, rank, value)
+                if kind != "itemprop":
+                    self.add(fact, rank, attributes.get("content"))
+                elif fact in (_AUTHOR, _DATE):
+                    self.add(fact, _ITEM, attributes.get("content"))
 
     def link(self, element: str) -> None:
         attributes = _attributes(element)
         href, rel = attributes.get("href", ""), attributes.get("rel", "").lower().split()
-        if "license" in rel or "licence" in rel or _CREATIVE_COMMONS.search(href):
+        if "license" in rel or "licence" in rel or ("creativecommons" in href and _CREATIVE_COMMONS.search(href)):
             self.links.append(unescape(href))
         if "canonical" in rel and element.startswith("<link"):
             self.add(_CANONICAL, 0, href)
@@ -262,31 +262,40 @@ class _Page:
 
     # -- elements of the body
 
+    @cached_property
+    def body(self) -> list[tuple[str, dict[str, str], frozenset[str]]]:
+        """The visible elements, their attributes and the words of their classes."""
+        elements = self.visible[:MAX_SHOWN]
+        attributes = [_attributes(element) for element in elements]
+        return [(e, a, _class_words(a.get("class", "")[:MAX_NAME])) for e, a in zip(elements, attributes, strict=True)]
+
     def shown_author(self) -> None:
         """Authors where readers see them. Of each kind of mark the first run: those below it wrote comments or other pages."""
-        before: dict[int, int] = {}
-        for place, element in enumerate(self.visible):
-            attributes = _attributes(element)
-            item = attributes.get("itemprop", "")
+        last: dict[int, int] = {}  # rank -> place of the run's last element so far
+        for place, (element, attributes, words) in enumerate(self.body):
+            item = attributes.get("itemprop")
             if item and not _AUTHOR_WORDS.isdisjoint(item.lower().split()):
-                inner = _ITEM_NAME.search(element[:MAX_ELEMENT])
-                text = (inner.group(1) or inner.group(2)) if inner else attributes.get("content") or _text(element)
                 rank = _ITEM
             elif "rel" in attributes and "author" in attributes["rel"].lower().split():
-                rank, text = _BYLINE, _text(element)
-            elif not (words := _class_words(attributes)).isdisjoint(_AUTHOR_WORDS) and words.isdisjoint(_OTHERS):
-                rank, text = _BYLINE + 1, _byline(_text(element))
+                rank = _BYLINE
+            elif not words.isdisjoint(_AUTHOR_WORDS) and words.isdisjoint(_OTHERS):
+                rank = _BYLINE + 1
             else:
                 continue
-            if text and (rank not in before or before[rank] == place - 1):
-                before[rank] = place
+            if last.get(rank, place - 1) != place - 1:
+                continue
+            if rank == _ITEM:
+                inner = _ITEM_NAME.search(element[:MAX_ELEMENT])
+                text = (inner.group(1) or inner.group(2)) if inner else attributes.get("content") or _text(element)
+            else:
+                text = _text(element) if rank == _BYLINE else _byline(_text(element))
+            if text:
+                last[rank] = place
                 self.add(_AUTHOR, rank, text)
 
     def shown_date(self) -> None:
         """Dates where readers see them. On the start page of a host they are those of other pages."""
-        for element in () if self.start_page else self.visible[:MAX_SHOWN]:
-            attributes = _attributes(element)
-            words = _class_words(attributes)
+        for element, attributes, words in () if self.start_page else self.body:
             item = attributes.get("itemprop", "").lower()
             time = element.startswith("<time")
             if not words.isdisjoint(_OTHERS) or not words.isdisjoint(_LATER) or "datemodified" in item:
@@ -344,7 +353,7 @@ class _Page:
 
     @cached_property
     def start_page(self) -> bool:
-        return self.url is not None and _is_root(self.url)
+        return _is_root(self.url)
 
     @cached_property
     def sites(self) -> set[str]:
@@ -369,7 +378,7 @@ class _Page:
         return None
 
     def _same_host(self, url: str) -> bool:
-        return _host(url) == _host(self.url or "")
+        return _host(url) == _host(self.url)
 
     def licences(self) -> list[str] | None:
         for _, value in self.found[_RIGHTS]:
@@ -388,12 +397,12 @@ class _Page:
                     link = urljoin(self.url, link)
                 except ValueError:
                     return None
-        return link if _usable_url(link) else None
+        return link if _split(link) else None
 
 
+_PLAIN_META = frozenset(["<meta name=", "<meta property="])
 _NAMING = frozenset(["name", "property", "itemprop", "http-equiv"])
 _NO_CONTROLS = dict.fromkeys(range(32), " ")
-_SPACE = re.compile(r"[\s\x00-\x1f\x7f<>\"]")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _URL = re.compile(r"https?://[^\s\"'<>()]+", re.I)
 _ITEM_NAME = re.compile(r'itemprop="name"(?:[^>]*? content="([^"]*)"[^>]*>|[^>]*>\s*(?:<[^>]*>\s*)*([^<]+))')
@@ -403,9 +412,10 @@ _OTHERS = frozenset("comment comments commentlist reply replies related footer s
 _LATER = frozenset("updated update modified lastmod revised edited reviewed review event registration".split())
 
 
-def _class_words(attributes: dict[str, str]) -> set[str]:
-    """Words of the class, `pubDate` and `post-date` cut up."""
-    return {word.lower() for word in _WORD.findall(attributes["class"])} if "class" in attributes else set()
+@lru_cache(maxsize=4096)
+def _class_words(value: str) -> frozenset[str]:
+    """Words of a class, `pubDate` and `post-date` cut up. The elements of a page, and the pages of a host, share theirs."""
+    return frozenset(word.lower() for word in _WORD.findall(value))
 
 
 # -- JSON-LD
@@ -485,24 +495,26 @@ _NOT_LETTERS = re.compile(r"[\W_]+")
 _NOT_ASCII_LETTERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
-def _usable_url(url: str) -> bool:
-    """Whether it is an address on the web."""
-    try:
-        parts = urlsplit(url)
-        found = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
-    return found and len(url) <= MAX_URL and not _SPACE.search(url)
+def _split(url: str | None) -> tuple[str, str] | None:
+    """Host (without `www.`) and the rest of an address on the web; None for what is none."""
+    found = _ADDRESS.match(url) if url and len(url) <= MAX_URL else None
+    return (found[1].lower(), found[2]) if found else None
 
 
-def _host(url: str) -> str:
-    return (urlsplit(url).hostname or "").removeprefix("www.")
+def _host(url: str | None) -> str:
+    return (_split(url) or ("", ""))[0]
 
 
-def _is_root(url: str) -> bool:
+def _is_root(url: str | None) -> bool:
     """Whether it is the start page of a host."""
-    parts = urlsplit(url)
-    return parts.path in ("", "/") and not parts.query
+    return (_split(url) or ("", "x"))[1].partition("#")[0] in ("", "/")
+
+
+_ADDRESS = re.compile(
+    r"https?://(?:[^/?#@\s]*@)?(?:www\.)?([^/?#:@\s\[\]<>\"\x00-\x1f\x7f]+|\[[0-9a-f:.]+\])(?::\d*)?"
+    r"((?:[/?#][^\s\x00-\x1f\x7f<>\"]*)?)\Z",
+    re.I,
+)
 
 
 # What stands between the title and the name of the site.
@@ -540,7 +552,7 @@ def _without_site(title: str, page: _Page) -> str:
 # -- names
 
 _EMAIL = re.compile(r"[(<\[]?\s*(?:mailto:)?[\w.+-]+@[\w-]+(?:\.[\w-]+)+\s*[)>\]]?")
-_ADDRESS = re.compile(r"(?:https?:)?//\S*|\bwww\.\S+|\S+\.(?:com|org|net|html?|php)(?:/\S*)?(?=\s|$)", re.I)
+_LINK = re.compile(r"(?:https?:)?//\S*|\bwww\.\S+|\S+\.(?:com|org|net|html?|php)(?:/\S*)?(?=\s|$)", re.I)
 _BY = re.compile(
     r"(?:(?:[^\W\d_]+\s+){0,2}by|(?:(?:geschrieben|verfasst|veröffentlicht|erstellt|artikel|bericht|text|beitrag)\s+)?von|"
     r"(?:[^\W\d_]+\s+)?(?:par|por)|di|a cura di|door|av|af|autor(?:in)?|authors?|auteur|text)\s*(?::\s*|\s+)",
@@ -563,7 +575,7 @@ def _names(value: str, page: _Page) -> list[str]:
     if "@" in text:
         text = _EMAIL.sub(" ", text)
     if "." in text or "//" in text:
-        text = _ADDRESS.sub(" ", text)
+        text = _LINK.sub(" ", text)
     found = []
     for part in _SEPARATORS.split(text):
         part = part.strip(_EDGES)
