@@ -43,10 +43,15 @@ ARTICLE = f"""<!doctype html><html lang="en-GB"><head><title> A  plan &amp; a
 
 
 @pytest.fixture(params=names())
-def extractor(request):
+def engine(request) -> str:
     if request.param == "trafilatura":
         pytest.importorskip("trafilatura")
-    return load(request.param)
+    return request.param
+
+
+@pytest.fixture
+def extractor(engine: str):
+    return load(engine)
 
 
 def test_all_text_where_no_main_content_is_found():
@@ -168,9 +173,12 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused(extractor, name: str):
+def test_bombs_are_refused(engine: str, extractor, name: str):
     reason, html = BOMBS[name]
     start = time.process_time()
+    if engine == "curate" and name.startswith("attributes"):  # it does not give attributes to the parser that it does not read
+        assert extractor(html.encode(), None, None).text == "x"
+        return
     with pytest.raises(Unextractable) as error:
         extractor(html.encode(), None, None)
     assert error.value.reason == reason
@@ -222,7 +230,7 @@ NASTY = {
 }  # fmt: skip
 
 
-def test_nasty_bodies(shared_data, extractor):
+def test_nasty_bodies(shared_data, engine: str, extractor):
     cases = [json.loads(line)["case"] for line in (shared_data / "nasty" / "bodies.expect.jsonl").open()]
     found, refused = {}, {}
     events = read_archive((shared_data / "nasty" / "bodies.warc.gz").open("rb"), max_body_bytes=16 << 20)
@@ -236,7 +244,10 @@ def test_nasty_bodies(shared_data, extractor):
             continue
         found[case].text.encode()
         assert "\x00" not in found[case].text
-    assert refused == {"deep-nesting-60000": "too_deep", "100k-attributes": "too_many_nodes"}
+    expected = {"deep-nesting-60000": "too_deep", "100k-attributes": "too_many_nodes"}
+    if engine == "curate":
+        del expected["100k-attributes"]  # see the bombs above
+    assert refused == expected
     for case, text in NASTY.items():
         assert text in found[case].text, case
     assert found["utf16le-bom"] == found["utf16be-nobom-declared"] == found["http-chunked"]
