@@ -19,7 +19,7 @@ from curate.extract.page.metadata import LAST_YEAR, MAX_JSON, Metadata, iso_date
 URL = "https://www.example.org/news/a.html"
 FACTS = (
     "title, meta, link, script[type='application/ld+json'], time, a[rel], a[href*='creativecommons.org'], "
-    "[itemprop~='author'], [itemprop~='datePublished'], [class*='byline'], [class*='author'], [class*='date'], [class*='Date']"
+    "[itemprop~='author'], [itemprop~='datePublished'], [class*='byline'], [class*='author'], [class*='date'], [class*='Date'], .published"
 )
 
 
@@ -91,6 +91,23 @@ def test_what_cannot_be_a_name_or_a_date_is_passed_over() -> None:
         "<meta name='date' content='03/04/2023'><time datetime='0001-01-01'></time><time>4 March 2023</time>"
     )
     assert (found.author, found.published) == ("Jane Doe", "2023-03-04")
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "<time datetime='2024-05-05'>last Sunday</time>",
+        "<time datetime='x'>May 5, 2024</time>",
+        "<time title='5 May 2024'>last Sunday</time>",
+        "<abbr class='published' title='2024-05-05'>last Sunday</abbr>",
+        "<span itemprop='datePublished' content='2024-05-05'></span>",
+        "<p class='post-date'>On <b>5</b> May <i>2024</i></p>",
+        "<p class='articleDate'>05.05.2024</p>",
+        "<p class='byline'>Jane Doe, May 5, 2024</p>",
+    ],
+)
+def test_dates_that_readers_see(element: str) -> None:
+    assert of(element).published == "2024-05-05"
 
 
 def test_the_first_of_those_that_readers_see_is_meant() -> None:

@@ -310,7 +310,8 @@ class _Page:
                 rank = _BYLINE + 1
             else:
                 continue
-            self.add(_DATE, rank, attributes.get("datetime") or attributes.get("content") or _text(element))
+            self.add(_DATE, rank, attributes.get("datetime") or attributes.get("content") or attributes.get("title"))
+            self.add(_DATE, rank, _text(element))
 
     # -- what is believed
 
