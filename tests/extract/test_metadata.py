@@ -19,7 +19,8 @@ from curate.extract.page.metadata import LAST_YEAR, MAX_JSON, Metadata, iso_date
 URL = "https://www.example.org/news/a.html"
 FACTS = (
     "title, meta, link, script[type='application/ld+json'], time, a[rel], a[href*='creativecommons.org'], "
-    "[itemprop~='author'], [itemprop~='datePublished'], [class*='byline'], [class*='author'], [class*='date'], [class*='Date'], .published"
+    "[itemprop~='author'], [itemprop~='datePublished'], [class*='byline'], [class*='author'], [class*='date'], "
+    "[class*='Date'], .published"
 )
 
 
