@@ -35,6 +35,7 @@ RANGE = 1 << 20  # keys that are put in order at once, within the caches
 ROW_BYTES = 48  # what a key takes while its partition is merged, all in all
 NEVER = np.uint32(0xFFFFFFFF)
 IGNORE = ("case", "digits", "punctuation")
+SPARE = ("code", "headings")
 _SCOPES, _UNITS = "scopes", "units"
 
 
@@ -44,7 +45,7 @@ class Repeats:
 
     name: of the stage. scope: "corpus", or "host". ignore: out of IGNORE. blocks: whether units are blocks rather than lines.
     min_chars: letters and marks of a unit that is counted. distinct: count documents rather than places.
-    min_documents, max_share, min_scope: see `line_dedup`. first: the first place in input order stays.
+    min_documents, max_share, min_scope, min_run, spare: see `line_dedup`. first: the first place in input order stays.
     """
 
     name: str
@@ -57,11 +58,18 @@ class Repeats:
     max_share: float | None
     min_scope: int
     first: bool
+    min_run: int = 1
+    spare: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for word in self.ignore:
             if word not in IGNORE:
                 raise RecipeError(f"{self.name}: ignore holds {word!r}{did_you_mean(word, IGNORE)}; known: {', '.join(IGNORE)}")
+        for word in self.spare:
+            if word not in SPARE:
+                raise RecipeError(f"{self.name}: spare holds {word!r}{did_you_mean(word, SPARE)}; known: {', '.join(SPARE)}")
+        if self.min_run < 1:
+            raise RecipeError(f"{self.name}: min_run is {self.min_run}; the least is 1, which is any line")
         if self.min_chars < 1:
             raise RecipeError(f"{self.name}: min_chars is {self.min_chars}; the least is 1")
         if self.min_documents is None and self.max_share is None:
@@ -141,7 +149,7 @@ class Repeats:
         return partial(self._rewrite, self.folding(), removals(keys, stays), task)
 
     def _rewrite(self, folding: Folding, gone: Removals, task: Task, batch: pa.RecordBatch) -> pa.RecordBatch:
-        from curate.kernels.lines import without
+        from curate.kernels.lines import Sparing, without
         from curate.kernels.words import offsets_and_bytes
 
         text = batch["text"]
@@ -150,8 +158,9 @@ class Repeats:
             task.count("documents without a host, left alone", homeless)
         units, size = np.zeros(len(text), np.uint32), np.zeros(len(text), np.uint32)
         if len(gone.keys):
+            sparing = Sparing(self.min_run, *(word in self.spare for word in SPARE))
             rows = batch[ROW].to_numpy() if ROW in batch.schema.names else np.arange(len(text), dtype=np.uint32)
-            offsets, data, units, size = without(*offsets_and_bytes(text), seeds, rows, gone, folding)
+            offsets, data, units, size = without(*offsets_and_bytes(text), seeds, rows, gone, folding, sparing)
         n = int(units.sum())
         empty = np.zeros(len(text), bool)
         if n:

@@ -28,7 +28,7 @@ NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # an address that no unit has
 _ROW = np.uint64(32)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # those of splitmix64
 _ZERO, _ONE, _TWO, _THREE, _SEVEN, _EIGHT, _S32 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 32))
-KEEP, EMPTY, REMOVE = 0, 1, 2
+KEEP, EMPTY, REMOVE, ASIDE, SURE = 0, 1, 2, 3, 4
 
 # what `Folding.ascii` holds besides the folded byte: whether it counts towards `least`, and whether it is passed over
 _WORTH, _SKIP, _WIDE = 1 << 8, 1 << 9, -1
@@ -266,14 +266,123 @@ def _goes(removals, key, address):  # type: ignore[no-untyped-def]
     return False
 
 
+class Sparing(NamedTuple):
+    """What stays although it is frequent. run: a unit goes only in a run of so many that go, or at an end of its text.
+
+    code: whether lines in fences, and those that look like code, stay; headings: whether headings of Markdown stay.
+    """
+
+    run: int
+    code: bool
+    headings: bool
+
+
+@kernel
+def _is_heading(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether a line is a heading of Markdown: up to six `#` and a space."""
+    begin = at
+    while at < end and data[at] == 35:
+        at += 1
+    return begin < at <= begin + 6 and at < end and data[at] == 32
+
+
+@kernel
+def _fence(data, at, end):  # type: ignore[no-untyped-def]
+    """The character of a fence of Markdown that a line is, or 0."""
+    while at < end and (data[at] == 32 or data[at] == 62):  # within a list or a quotation
+        at += 1
+    if at + 3 <= end and (data[at] == 96 or data[at] == 126) and data[at] == data[at + 1] == data[at + 2]:
+        return data[at]
+    return np.uint8(0)
+
+
+@kernel
+def _is_code(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether a line looks like one of a program, by how it ends, how it begins or a pair of signs in it."""
+    while at < end and data[at] <= 32:
+        at += 1
+    while end > at and data[end - 1] <= 32:
+        end -= 1
+    if end - at < 2:
+        return False
+    first, second, last = data[at], data[at + 1], data[end - 1]
+    if last in (123, 125, 59, 44, 40, 91, 92, 61):  # { } ; , ( [ \ =
+        return True
+    if first in (64, 92, 35) or (first == 47 and second == 47) or (first == 36 and second == 32):  # @ \ # // and a prompt
+        return True
+    if (first == 62 or first == 46) and second == first and at + 2 < end and data[at + 2] == first:  # >>> ...
+        return True
+    for i in range(at, end - 1):
+        a, b = data[i], data[i + 1]
+        if b == 62 and (a == 45 or a == 61):  # -> =>
+            return True
+        if (a == 40 and b == 41) or (a == 58 and b == 58) or (a == 60 and b == 47):  # () :: </
+            return True
+        if b == 61 and (a == 61 or a == 33 or a == 60 or a == 62):  # == != <= >=
+            return True
+    return False
+
+
+@kernel
+def _spared(kind, n, run):  # type: ignore[no-untyped-def]
+    """Leaves those lines to go that do so in a run, or at an end; returns how many stay after all.
+
+    Lines that are never counted (blank ones, and those with too few letters) do not end a run. From an end, one line that
+    stays is passed if two that go follow it: a title below the menu.
+    """
+    line = 0
+    while line < n:
+        if kind[line] != REMOVE:
+            line += 1
+            continue
+        after, going = line, 0
+        while after < n and kind[after] != KEEP:
+            going += kind[after] == REMOVE
+            after += 1
+        if going >= run:
+            for k in range(line, after):
+                if kind[k] == REMOVE:
+                    kind[k] = SURE
+        line = after
+    for step in (1, -1):
+        line = 0 if step > 0 else n - 1
+        while 0 <= line < n:
+            if kind[line] == KEEP:
+                going, k = 0, line + step
+                while 0 <= k < n and kind[k] != KEEP and going < 2:
+                    going += kind[k] == REMOVE or kind[k] == SURE
+                    k += step
+                if going < 2:
+                    break
+            elif kind[line] == REMOVE:
+                kind[line] = SURE
+            line += step
+    stay = 0
+    for line in range(n):
+        if kind[line] == REMOVE:
+            kind[line] = KEEP
+            stay += 1
+        elif kind[line] == ASIDE:
+            kind[line] = KEEP
+        elif kind[line] == SURE:
+            kind[line] = REMOVE
+    return stay
+
+
 @numba.njit(cache=True, nogil=True)
 def without(
-    offsets: np.ndarray, data: np.ndarray, seeds: np.ndarray, rows: np.ndarray, removals: Removals, folding: Folding
+    offsets: np.ndarray,
+    data: np.ndarray,
+    seeds: np.ndarray,
+    rows: np.ndarray,
+    removals: Removals,
+    folding: Folding,
+    sparing: Sparing,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(int32 offsets, uint8 bytes) of the texts without the units that go; uint32 units and uint32 bytes that went, by text.
 
-    rows: uint32 for each text, its part in addresses. If no unit goes, the bytes are not copied, and empty. Where units
-    went, of the runs of blank lines around them the first stays, none at the ends of the text.
+    rows: uint32 for each text, its part in addresses. sparing: of lines, not of blocks. If no unit goes, the bytes are not
+    copied, and empty. Where units went, of the runs of blank lines around them the first stays, none at the ends of the text.
     """
     texts = len(offsets) - 1
     _, most, longest = _most_lines(offsets, data)
@@ -291,6 +400,7 @@ def without(
         start, end = np.int64(offsets[i]), np.int64(offsets[i + 1])
         n = _lines(data, start, end, begins, stops, blank)
         line, unit, gone = 0, np.uint64(0), 0
+        fence = np.uint8(0)
         while line < n:
             if blank[line]:
                 kind[line] = EMPTY
@@ -299,10 +409,19 @@ def without(
             after = _unit_end(blank, line, n, folding.blocks)
             key = _key(data, begins[line], stops[after - 1], seeds[i], folding, words, folded)
             goes = key != 0 and _goes(removals, key, np.uint64(rows[i]) << _ROW | unit)
-            kind[line:after] = REMOVE if goes else KEEP
+            spared = fence != 0 or (goes and sparing.headings and _is_heading(data, begins[line], stops[line]))
+            if sparing.code:
+                found = _fence(data, begins[line], stops[line])
+                if found != 0 and (fence == 0 or fence == found):
+                    fence, spared = (found if fence == 0 else np.uint8(0)), True
+                spared = spared or (goes and _is_code(data, begins[line], stops[line]))
+            goes = goes and not spared
+            kind[line:after] = REMOVE if goes else ASIDE if key == 0 and not spared and sparing.run > 1 else KEEP
             gone += goes
             unit += _ONE
             line = after
+        if gone and sparing.run > 1:
+            gone -= _spared(kind, n, sparing.run)
         if gone and not changed:
             changed = True
             out = np.empty(offsets[texts] - first, np.uint8)

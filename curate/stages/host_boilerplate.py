@@ -13,9 +13,12 @@ class HostBoilerplate(LineDedup):
     """Takes out menus, notices and footers: the lines that stand on many pages of their host.
 
     This is `line_dedup` with other defaults, and all of its parameters: scope, min_documents, max_share, min_scope, keep,
-    ignore and min_chars are explained there. A line goes that stands on at least 10 pages of a host, or, where a host has at
-    least 5 pages, on more than half of them. Pages of hosts with fewer stay as they are, and cost next to nothing, as do those
-    without a host. Hosts of documentation lose short lines of code as well, such as `else:`, unless min_chars is raised.
+    ignore, min_chars, min_run and spare are explained there. A line is frequent that stands on at least 10 pages of a host, or,
+    where a host has at least 5 pages, on more than half of them. Pages of hosts with fewer stay as they are, and cost next to
+    nothing, as do those without a host. A frequent line goes at the ends of a page's text, where menus and notices stand, and
+    within it where at least 5 do in a row: alone between other lines it is as likely a heading such as "Parameters" or "See
+    also". Code and headings of Markdown stay. Several copies of one page under different addresses count as several pages, so
+    put `exact_dedup` before this stage.
 
     Columns written: `text` (string); `host_boilerplate_removed`, `host_boilerplate_removed_bytes` (uint32, lines and bytes
     that went, line feeds included). Reasons: `host_boilerplate.empty`, with `_value` = lines that went.
@@ -34,3 +37,5 @@ class HostBoilerplate(LineDedup):
     min_documents: int | None = 10
     max_share: float | None = 0.5
     min_scope: int = 5
+    min_run: int = 5
+    spare: tuple[str, ...] = ("code", "headings")

@@ -22,7 +22,11 @@ class LineDedup(GlobalStage):
     share max_share of them (and in at least two); null switches either off. A line that repeats within one document counts
     once. keep: "none" takes such a line out everywhere; with "first" it stays where it stands first in input order. ignore:
     what makes no difference, out of `case`, `digits` (each counts as 0) and `punctuation`. min_chars: lines with fewer
-    letters (and marks, but not digits) are left alone, so that `}`, `---` and the numbers of a table never go.
+    letters (and marks, but not digits) are left alone, so that `}`, `---` and the numbers of a table never go. min_run: a line
+    goes only where so many in a row do, lines that are left alone not counted, or at an end of its text; from the end, one line
+    that stays is passed where two that go follow it, as a title below a menu is. spare: what stays all the same, out of `code`
+    (lines within fences of Markdown, and those that look like a program's by how they begin or end, or by `()`, `::`, `->` and
+    the like) and `headings` (of Markdown).
 
     Lines are what "\\n" separates. They are compared without whitespace at their ends, with one space for each run of it
     within, by a 64-bit hash: that a line is taken for another has a chance of about (different lines) / 2^64, and only
@@ -45,7 +49,8 @@ class LineDedup(GlobalStage):
 
     Frequent lines may be good text: refrains, headings such as "Pros", the values of a table of products, and in code lines
     like `pass` or `try {`, which leave holes. Llama 3's authors saw good text go as well, and found their models better for it.
-    Keep this stage off sources of code, and set min_chars higher where short lines matter.
+    Keep this stage off sources of code, and set min_run, spare and min_chars where short lines matter, as `host_boilerplate`
+    does.
 
     Source: CCNet (Wenzek et al. 2019, https://arxiv.org/abs/1911.00359); The Llama 3 Herd of Models (2024,
     https://arxiv.org/abs/2407.21783, section 3.1.1); sorted keys instead of a table in memory are our own.
@@ -66,6 +71,8 @@ class LineDedup(GlobalStage):
     keep: Literal["none", "first"] = "none"
     ignore: tuple[str, ...] = ("case",)
     min_chars: int = 2
+    min_run: int = 1
+    spare: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         name = self._repeats().name
@@ -86,6 +93,8 @@ class LineDedup(GlobalStage):
             max_share=self.max_share,
             min_scope=self.min_scope,
             first=self.keep == "first",
+            min_run=self.min_run,
+            spare=self.spare,
         )
 
     def reads(self) -> tuple[str, ...]:
