@@ -269,6 +269,10 @@ def test_one_cell_is_a_paragraph():
     assert both(cell("alone", 3, 2), cell("but long", 3, 2)) == ("alone\n\nbut long",) * 2
 
 
+def test_cells_of_which_none_stand_side_by_side():
+    assert both(cell("Functions", 0, 0), cell("f(x)", 1, 2), cell("more", 1, 2)) == ("Functions\n\nf(x)\n\nmore",) * 2
+
+
 def test_code_of_several_lines_in_a_table_keeps_them():
     blocks = [cell("name", 0, 0), cell("a\n  b", 0, 1, CODE)]
     assert both(*blocks) == ("name\n\na\n  b", "name\n\n```\na\n  b\n```")
@@ -282,8 +286,8 @@ def test_a_table_in_an_item():
 
 def test_a_sparse_table_is_not_filled_up():
     """A page of 50 MB with a cell in another column in each row would be quadratic."""
-    blocks = [cell("v", k, 7 * k) for k in range(3000)]
-    assert text(*blocks) == "\n".join(["v"] * 3000)
+    blocks = [cell("v", k, 7 * k + n) for k in range(1500) for n in (0, 1)]
+    assert text(*blocks) == "\n".join(["v\tv"] * 1500)
     assert len(markdown(*blocks)) < 40_000
 
 

@@ -12,7 +12,8 @@ Nothing but `|` in tables is escaped: a text that looks like markup by itself st
 Formulas are `$…$` and, for display mathematics, `$$…$$`, in the line in which they stand on the page.
 
 Where blocks are missing: an item whose first block is gone gets its mark before the next; an item inside one that is gone
-altogether moves up. A table with code of several lines in it is written block by block.
+altogether moves up. A table with code of several lines in it, or with no two cells left side by side, is written block by
+block.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def _with_tables(
                 stop += 1
         blocks = units[k:stop]
         grid = _grid(blocks, rows[k:stop], cells[k:stop]) if len(blocks) > 1 else []
-        if sum(map(len, grid)) < 2 or any(kind == CODE and b"\n" in piece for piece, kind, *_ in blocks):
+        # where no two cells stand side by side, the table only arranged something, or no more is left of it than a list
+        if max(map(len, grid), default=0) < 2 or any(kind == CODE and b"\n" in piece for piece, kind, *_ in blocks):
             found += blocks
         else:  # lists in cells are deeper than the table itself
             found.append((written(grid), _TABLE, min(b[2] for b in blocks), min(b[3] for b in blocks), -1))
