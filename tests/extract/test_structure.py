@@ -140,6 +140,41 @@ def test_code_in_items_and_quotations():
     assert shown(markup, "markdown") == "- Do\n\n  ```\n  a\n    b\n  ```\n\n- c\n\n> ```\n> d\n>\n> e\n> ```"
 
 
+def test_code_that_is_inline_to_the_page():
+    markup = "<p><code>if x:<br>&nbsp;&nbsp;&nbsp;&nbsp;y<br><br>z</code></p><p>and <code>x</code></p>"
+    assert both(markup) == ("if x:\n    y\n\nz\n\nand x", "```\nif x:\n    y\n\nz\n```\n\nand `x`")
+
+
+# --- Formulas ---
+
+SQUARE = "<math><msup><mi>x</mi><mn>2</mn></msup></math>"
+
+
+@pytest.mark.parametrize(
+    ("markup", "plain"),
+    [
+        (f"<h2>The {SQUARE} law</h2>", "The $x^2$ law"),
+        (f"<ul><li>{SQUARE}<li>b</ul>", "$x^2$\nb"),
+        (f"<table><tr><th>f<th>g<tr><td>{SQUARE}<td>{SQUARE} + 1</table>", "f\tg\n$x^2$\t$x^2$ + 1"),
+        (f"<dl><dt>{SQUARE}<dd>a square</dl>", "$x^2$\na square"),
+        (f"<p>a{SQUARE}b, {SQUARE}</p>", "a$x^2$b, $x^2$"),
+        (f"<a href=/x>{SQUARE} here</a>", "$x^2$ here"),
+        (f"<p>a<br>{SQUARE}<br>b</p>", "a\n$x^2$\nb"),
+        ("<p>a <math></math> b</p>", "a b"),
+        ("<p>a <img src='https://s0.wp.example/latex.php?latex=x%5E2' alt='x^2'>.</p>", "a $x^2$."),
+        ("<p>a <img src='https://latex.codecogs.com/gif.latex?x^2'>.</p>", "a $x^2$."),
+        ("<p>a <img src='/photo.jpg' alt='x^2'>.</p>", "a ."),
+        (
+            '<p>a <mjx-container class="MathJax" jax="SVG"><svg><text>x2</text></svg><mjx-assistive-mml>'
+            f"{SQUARE}</mjx-assistive-mml></mjx-container>.</p>",
+            "a $x^2$.",
+        ),
+    ],
+)
+def test_formulas_wherever_they_stand(markup, plain):
+    assert shown(markup) == plain
+
+
 # --- Precision, all of a page kept ---
 
 MATHS_PAGES, CODE_PAGES = 5, 5
