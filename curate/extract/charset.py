@@ -200,14 +200,14 @@ def _legacy(body: bytes, charset: str | None) -> str:
     pairs = any(_FAMILY.get(c[0]) in _WIDE_FAMILIES and _strict(body, c) is not None for c in declared)
     if (outside - bad) * 2 > bad and not pairs:
         return body.decode("utf-8", "curate.mixed")
-    tried = _ranked(body, declared, *_detected(body))
-    for codec in tried:
-        if (text := _strict(body, codec)) is not None:
-            return text
-    for codec in tried:
-        text = body.decode(codec[0], "replace")
-        if text.count("\ufffd") * 50 <= outside:  # some damage in the right encoding
-            return text
+    for tried in _ranked(body, declared, *_detected(body)):
+        for codec in tried:
+            if (text := _strict(body, codec)) is not None:
+                return text
+        for codec in tried:
+            text = body.decode(codec[0], "replace")
+            if text.count("\ufffd") * 50 <= outside:  # some damage in the right encoding
+                return text
     if outside * 8 > len(body):
         # Mostly letters outside ASCII, which nobody could name. As windows-1252 that would be plain rubbish.
         text = _strict(body, ("johab",)) or ""
@@ -255,15 +255,17 @@ def _sister(body: bytes, codec: str, sisters: tuple[str, ...]) -> tuple[str, ...
 
 def _ranked(
     body: bytes, declared: list[tuple[str, ...]], detected: tuple[str, ...] | None, other: bool, letters: int
-) -> list[tuple[str, ...]]:
-    """The codecs to try: what was declared, unless the bytes say clearly that it cannot be so; then what was detected."""
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The codecs to try, and those to try if none will do: what was declared, unless the bytes say clearly that it cannot be
+    so; then what was detected; then what was declared all the same.
+    """
     family = _FAMILY.get(detected[0]) if detected else None
     if len(declared) == 2 and declared[0] == _LATIN and _FAMILY.get(declared[1][0]) == family:
         declared = declared[::-1]  # a server's default header against what the author wrote, and the bytes
     if letters < _FEW:
-        return [*declared, *([detected] if detected else [])]
+        return [*declared, *([detected] if detected else [])], []
     if not detected:
-        return declared if not other or letters < _MANY else [codec for codec in declared if _in_order(body, codec)]
+        return (declared if not other or letters < _MANY else [codec for codec in declared if _in_order(body, codec)]), []
     believed: list[tuple[str, ...]] = []
     doubted: list[tuple[str, ...]] = []
     for codec in declared:
@@ -277,7 +279,7 @@ def _ranked(
         else:
             wrong = letters >= _MANY and len(set(_strict(body, detected) or "") - _ASCII) >= _SOME
         (doubted if wrong else believed).append(codec)
-    return [*believed, detected, *doubted]
+    return [*believed, detected], doubted
 
 
 def _in_order(body: bytes, codec: tuple[str, ...]) -> bool:
