@@ -53,6 +53,7 @@ _NAMES = {
     _FOREIGN: "svg math",
     _INNER: "foreignobject desc annotation-xml mi mo mn ms mtext",  # in foreign content: HTML again
     _SPECIAL: "noscript frameset",
+    _RUBY: "rb rp rt rtc",
     _PLAIN: "ruby span sub sup var",
 }
 # Start tags that end foreign content.
@@ -484,7 +485,7 @@ def _measure(data, keys, kinds, classes, limits, stack, listed, seen):
                         found = -1
                 elif bit & _IS_SPECIAL and kind != _ROOT:
                     found = _find(stack, top, name, _SCOPE)
-                elif kind in (_PLAIN, _FOREIGN, _INNER):
+                elif kind in (_PLAIN, _FOREIGN, _INNER, _RUBY):
                     found = _find(stack, top, name, _IS_SPECIAL)
                 elif kind == _VOID and name == _BR:
                     copies += 1
@@ -589,6 +590,9 @@ def _measure(data, keys, kinds, classes, limits, stack, listed, seen):
                 option_pairs += n_options
                 n_options += 1
                 options = max(options, n_options)
+            elif kind == _RUBY:
+                while top and stack[top - 1, _KIND] == _RUBY:
+                    top -= 1
             elif kind == _BUTTON:
                 found = _find(stack, top, name, _SCOPE)
                 if found >= 0:

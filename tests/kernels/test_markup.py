@@ -55,6 +55,7 @@ CASES = {
     "a title": ("<title><b><b></title><p>x", 1),
     "an attribute": ("<p title='<b><b>' class=\"<i>\">x", 1),
     "end tags of nothing": ("</div></b></x-y>x", 0),
+    "rubies": ("<ruby>a<rt>b<rt>c<rp>d</ruby><p>e", 5),
     "options": ("<select><option>a<option>b</select>", 3),
 }
 
