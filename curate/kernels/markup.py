@@ -24,9 +24,8 @@ from curate.kernels.chars import inline_kernel, kernel
 
 # Kinds of elements, by what their tags do to the stack.
 _PLAIN, _VOID, _FORMAT, _RAW, _PLAINTEXT, _BLOCK, _P, _LI, _DD, _HEADING = range(10)
-_TABLE, _GROUP, _ROW, _CELL, _CAPTION, _SELECT, _OPTION, _BUTTON, _OBJECT, _TEMPLATE, _ROOT, _FOREIGN, _INNER, _SPECIAL = range(
-    10, 24
-)
+_TABLE, _GROUP, _ROW, _CELL, _CAPTION, _SELECT, _OPTION, _BUTTON, _OBJECT, _TEMPLATE = range(10, 20)
+_ROOT, _FOREIGN, _INNER, _SPECIAL, _RUBY = range(20, 25)
 
 _NAMES = {
     _VOID: "area base basefont bgsound br col embed frame hr image img input keygen link meta param source track wbr",
