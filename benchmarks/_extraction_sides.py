@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 Given = dict[str, Any]
-"""A row of pages.json: at, raw, text (offset and lengths in pages.bin), url, charset, lang, fold."""
+"""A row of pages.json: at, raw, text (offset and lengths in pages.bin), url, charset, lang, fold (None: the shipped model)."""
 Extract = Callable[[Any, Given], str | None]
 Make = Callable[[Path], Extract]
 
@@ -117,8 +117,22 @@ def inscriptis(folder: Path) -> Extract:
     return lambda html, page: get_text(html)
 
 
-def curate(name: str) -> Make:
-    """An engine of ours with its defaults."""
+def curate(folder: Path) -> Extract:
+    """Our extractor; a page with a reference text gets the model that has not seen its host, others the one that ships."""
+    from curate.extract.curate import extract
+    from curate.extract.page.model import Model
+
+    models = [Model.load(path) for path in sorted(folder.glob("fold-*.npz"), key=lambda path: int(path.stem[5:]))]
+
+    def run(html: bytes, page: Given) -> str:
+        model = None if page["fold"] is None else models[page["fold"]]
+        return extract(html, page["url"], page["charset"], model=model).text
+
+    return run
+
+
+def engine(name: str) -> Make:
+    """Another engine of ours with its defaults."""
 
     def make(folder: Path) -> Extract:
         from curate.extract import load
@@ -130,9 +144,9 @@ def curate(name: str) -> Make:
 
 
 DATATROVE = {"favor_precision": True, "include_comments": False, "deduplicate": True}
-FOLDS = "curate, other hosts"
 SIDES: dict[str, tuple[Make, str | None, str]] = {  # name: (how it is made, the package it needs, what it is given)
-    "curate: resiliparse": (curate("resiliparse"), "curate-corpus", "raw"),
+    "curate": (curate, "curate-corpus", "raw"),
+    "curate: resiliparse": (engine("resiliparse"), "curate-corpus", "raw"),
     "trafilatura, datatrove": (trafilatura(**DATATROVE), "trafilatura", "str"),
     "trafilatura, defaults": (trafilatura(), "trafilatura", "str"),
     "trafilatura, recall": (trafilatura(favor_recall=True), "trafilatura", "str"),

@@ -86,11 +86,24 @@ class Side:
             self.process.wait()
 
 
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def host(page: Row) -> str:
     return urlsplit(page["url"]).hostname or ""
 
 
-def read_pages(data: Path, folder: Path) -> list[Row]:
+def train(data: Path, folder: Path, folds: int) -> dict[str, int]:
+    """Train a model for each fold; the fold that each page with a reference text is in."""
+    script, workers = HERE / "_extraction_folds.py", str(len(os.sched_getaffinity(0)))
+    done = subprocess.run([sys.executable, script, data, folder, "--folds", str(folds), "--workers", workers])
+    if done.returncode:
+        sys.exit("training failed")
+    return json.loads((folder / "folds.json").read_text())
+
+
+def read_pages(data: Path, folder: Path, folds: Mapping[str, int]) -> list[Row]:
     """The rows of pages.jsonl.gz that have something to score, and their bytes in `folder` for the sides."""
     from curate.extract.charset import to_utf8
     from curate.sources.warc import Page, read_archive
@@ -112,7 +125,7 @@ def read_pages(data: Path, folder: Path) -> list[Row]:
                         text = to_utf8(page.body, page.charset)
                     out.write(page.body + text)
                     index.append({"at": at, "raw": len(page.body), "text": len(text), "url": page.url, "charset": page.charset,
-                                  "lang": row["html_lang"]})  # fmt: skip
+                                  "lang": row["html_lang"], "fold": folds.get(page.id)})  # fmt: skip
                     at += len(page.body) + len(text)
                     rows.append({**row, "type": row["page_type"] or TYPES.get(row["source"], row["source"])})
     (folder / "pages.json").write_text(json.dumps(index))
@@ -143,7 +156,7 @@ def contestants(pythons: Iterable[Path], folder: Path, only: Sequence[str]) -> d
         for side, version in json.loads(done.stdout).items():
             package, comma, setting = side.partition(",")
             name = side if side.startswith(OURS) else f"{package} {version}{comma}{setting}"
-            if name not in found and (not only or name.startswith(f"{OURS},") or any(word in name for word in only)):
+            if name not in found and (not only or name == OURS or any(word in name for word in only)):
                 found[name] = Side(name, [str(python), script, side, str(folder)])
     return found
 
@@ -157,11 +170,11 @@ def take_turns(sides: Sequence[Side], pages: Sequence[int], repeats: int, sample
             side.texts.update(zip(asked, answer["texts"], strict=True))
             side.seconds.update(zip(asked, answer["seconds"], strict=True))
             side.errors.update(answer["errors"])
-        print(f"  {min(at + CHUNK, len(pages)):,} of {len(pages):,} pages", file=sys.stderr, flush=True)
+        say(f"  {min(at + CHUNK, len(pages)):,} of {len(pages):,} pages")
     for repeat in range(repeats):
         for side in sides[:: 1 if repeat % 2 == 0 else -1]:
             side.repeats.append(sum(side.ask(sample, texts=False)["seconds"]))
-        print(f"  sample, {repeat + 1} of {repeats}", file=sys.stderr, flush=True)
+        say(f"  sample, {repeat + 1} of {repeats}")
 
 
 # --------------------------------------------------------------------------------------------- scores
@@ -213,16 +226,14 @@ def score(sides: Mapping[str, Side], rows: Sequence[Row], pages: Sequence[int], 
             "empty": sum(not side.texts[i].strip() for i in gold),
             "errors": dict(side.errors),
         }
-    ours = next((name for name in found if name == OURS), next(iter(found)))
     for name, result in found.items():
-        result["f1_difference"] = interval(found[ours]["marks"], result["marks"]) if name != ours else None
+        result["f1_difference"] = interval(found[OURS]["marks"], result["marks"]) if name != OURS else None
         articles = [k for k, i in enumerate(gold) if rows[i]["type"] == "article"]
-        pairs = [[found[n]["marks"][k] for k in articles] for n in (ours, name)]
-        result["f1_difference_articles"] = interval(*pairs) if name != ours and articles else None
-        if side_repeats := found[ours]["pages_per_s"]:
+        pairs = [[found[n]["marks"][k] for k in articles] for n in (OURS, name)]
+        result["f1_difference_articles"] = interval(*pairs) if name != OURS and articles else None
+        if side_repeats := found[OURS]["pages_per_s"]:
             result["ratio"] = vars(Spread.ratio(side_repeats, result["pages_per_s"]))
     return {
-        "ours": ours,
         "pages": {"all": len(pages), "reference": len(gold), "snippets": len(told), "other": len(other),
                   "left out": len(rest) - len(other), "sample": len(sample)},
         "sides": found,
@@ -241,7 +252,7 @@ def references(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def bars(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    ours, found = result["sides"][result["ours"]], []
+    ours, found = result["sides"][OURS], []
     for label, name in references(result).items():
         peer = result["sides"][name]
         for group, pages in (("all", "all pages"), ("article", "articles")):
@@ -273,8 +284,8 @@ def show(result: Mapping[str, Any]) -> str:
             f"{Spread(**ratio).show(1)}x" if ratio and difference else "", f"{side['slowest']:.2f}", str(side["empty"]),
             ", ".join(f"{k} {n}" for k, n in side["errors"].items()) or "–",
         ])  # fmt: skip
-    head = ["", "F1", "precision", "recall", f"{result['ours']} is, in F1", "on articles", "pages/s, all", "pages/s, sample",
-            f"{result['ours']} is, in pages/s", "slowest s", "empty", "errors"]  # fmt: skip
+    head = ["", "F1", "precision", "recall", f"{OURS} is, in F1", "on articles", "pages/s, all", "pages/s, sample",
+            f"{OURS} is, in pages/s", "slowest s", "empty", "errors"]  # fmt: skip
     title = (f"REFERENCE TEXTS  {counts['reference']:,} pages; per CPU second, {counts['all']:,} pages once,"
              f" {counts['sample']:,} repeated")  # fmt: skip
     blocks = [table(title, head, rows)]
@@ -329,7 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
-        rows = read_pages(args.data, folder)
+        say(f"training {args.folds} models")
+        rows = read_pages(args.data, folder, train(args.data, folder, args.folds))
         pages = list(range(len(rows)))
         if args.pages:
             pages = sorted(random.Random(0).sample(pages, min(args.pages, len(pages))))
