@@ -319,6 +319,10 @@ def _raw_end(h, start, name_start, name_end):
     inner = False
     i = start
     while i < n:
+        while not in_comment and i < n and h[i] != 0x3C:
+            i += 1
+        if i == n:
+            break
         b = h[i]
         if b == 0x3C and i + 1 < n:
             closing = h[i + 1] == 0x2F
