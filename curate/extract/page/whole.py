@@ -1,0 +1,88 @@
+"""What belongs together is kept together: code and formulas inside a text, headings, terms and definitions, cells of a table.
+
+The model judges a block by its words, and some have none that say anything: a formula on a line of its own, five lines of code,
+the name of a function above what it does. Where the text around them is kept, so are they.
+
+On the gold pages of the shared crawl, with models that have not seen them, this changes the word-level F1 of documentation from
+0.946 to 0.949 and of no other type by more than 0.002; it is there for what words do not measure. Source: own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curate.extract.page import Page
+from curate.kernels import html as kernel
+from curate.kernels.html import CODE, DEFINITION, TERM
+
+TABLE_SHARE = 0.85  # of the bytes of a data table: where more of it is kept, all of it is
+
+
+def complete(page: Page, keep: np.ndarray) -> np.ndarray:
+    """The kept blocks, and those without which they would be in pieces: bool [blocks], never less than `keep`.
+
+    Args:
+        page: the page.
+        keep: bool [blocks], what the model keeps.
+    """
+    if keep.all() or not keep.any():
+        return keep
+    blocks = page.blocks
+    kinds = blocks[:, kernel.KIND]
+    found = keep.copy()
+    wordless = _wordless(page)
+    if (wordless & ~keep).any():
+        found |= wordless & _between(keep, ~wordless)
+    headings = (kinds >= 1) & (kinds <= 6)
+    found[1:-1] |= headings[1:-1] & keep[:-2] & keep[2:]
+    if (kinds == TERM).any():
+        _with_definitions(kinds.tolist(), found)
+    if blocks[:, kernel.TABLE].max() >= 0:
+        found |= _mostly_kept(blocks, keep)
+    return found
+
+
+def _wordless(page: Page) -> np.ndarray:
+    """Blocks of code, and formulas with no words beside them (bool)."""
+    blocks = page.blocks
+    text = np.frombuffer(page.text, np.uint8)
+    edges = (text[blocks[:, kernel.START]] == kernel.SPAN_OPEN) | (text[blocks[:, kernel.END] - 1] == kernel.SPAN_CLOSE)
+    return (blocks[:, kernel.KIND] == CODE) | (edges & (blocks[:, kernel.LETTERS] == 0))
+
+
+def _between(keep: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Blocks of which the nearest ones that have words or are kept, before and after, are both kept (bool)."""
+    n = len(keep)
+    at = np.arange(n)
+    told = keep | words
+    before = np.maximum.accumulate(np.where(told, at, -1))
+    after = np.minimum.accumulate(np.where(told, at, n)[::-1])[::-1]
+    padded = np.append(keep, False)  # for -1 and n: there is none
+    return padded[before] & padded[after]
+
+
+def _with_definitions(kinds: list[int], found: np.ndarray) -> None:
+    """A term is kept with the first kept block of its definition, and a definition with its term. In place."""
+    kept = False
+    for k in range(len(kinds) - 1, -1, -1):
+        if kinds[k] == TERM:
+            found[k] |= kept
+        else:
+            kept = kinds[k] == DEFINITION and bool(found[k])
+    for k, kind in enumerate(kinds):
+        if kind == TERM:
+            kept = bool(found[k])
+        elif kind == DEFINITION:
+            found[k] |= kept
+        else:
+            kept = False
+
+
+def _mostly_kept(blocks: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Blocks of data tables that are kept but for a few cells (bool)."""
+    tables = blocks[:, kernel.TABLE]
+    size = (blocks[:, kernel.END] - blocks[:, kernel.START]).astype(np.float64)
+    inside = tables >= 0
+    whole = np.bincount(tables[inside], size[inside])
+    kept = np.bincount(tables[inside & keep], size[inside & keep], minlength=len(whole))
+    return inside & (kept > TABLE_SHARE * whole)[np.maximum(tables, 0)]
