@@ -1,6 +1,7 @@
 """How the extraction model is trained: labels, folds, and that the card quotes what was measured."""
 
 import importlib.util
+import itertools
 import json
 import re
 import sys
@@ -126,7 +127,7 @@ def test_no_alignment_is_worth_more(page, gold, rows):
         return
     pairs = align(page, gold, rows)
     assert all(page[i] == gold[j] for i, j in pairs)
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(pairs, pairs[1:], strict=False))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs))
     assert worth(pairs) == best_worth(page, gold)
 
 

@@ -100,7 +100,7 @@ def join(parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, n
             )
         order: list[int] = []  # leaves from left to right
         waiting = [0 if len(split) else ~0]
-        begins = {}
+        begins: dict[int, int] = {}
         below: dict[int, int] = {}
         while waiting:
             node = waiting.pop()
@@ -128,6 +128,25 @@ def join(parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, n
         np.array(values, np.float32),
         np.array(first_leaf, np.int32),
     )
+
+
+def fits(trees: Trees, features: int) -> bool:
+    """Whether an ensemble that was read from a file can be scored on rows of so many features without leaving its arrays."""
+    kinds = (np.int32, np.float32, np.uint32, np.int32, np.float32, np.int32)
+    if any(a.dtype != kind or a.ndim != 1 for a, kind in zip(trees, kinds, strict=True)):
+        return False
+    nodes, leaves = len(trees.feature), len(trees.leaf)
+    if not (len(trees.threshold) == len(trees.right) == nodes and len(trees.first) == len(trees.first_leaf) > 0):
+        return False
+    sizes = np.diff(trees.first_leaf)
+    if trees.first[0] or trees.first_leaf[0] or trees.first[-1] != nodes or trees.first_leaf[-1] != leaves:
+        return False
+    if not ((sizes >= 1) & (sizes <= MAX_LEAVES) & (np.diff(trees.first) == sizes - 1)).all():
+        return False
+    if not ((trees.feature >= 0) & (trees.feature < features)).all() or not np.isfinite(trees.leaf).all():
+        return False
+    last = np.repeat(sizes - 1, sizes - 1).astype(np.uint32)
+    return bool((trees.right >> last & 1 == 1).all())  # the last leaf stays in every set, so that none is empty
 
 
 def at_most(threshold: float) -> np.float32:
