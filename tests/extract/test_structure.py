@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import structured
 
-from curate.extract.curate import parse
+from curate.extract.curate import extract, parse
 from curate.extract.page.render import render
 from curate.kernels import html as kernel
 
@@ -207,4 +207,27 @@ def test_pages_of_pydoc():
         right for markup, expected in structured.pydoc_pages() for right in structured.exact_pydoc(shown(markup), expected)
     ]
     assert len(exact) > 50
+    assert sum(exact) / len(exact) >= 0.95
+
+
+# --- Precision end to end: the model chooses ---
+
+
+def test_formulas_of_main_content():
+    exact = []
+    for kind in structured.MATHS:
+        for markup, items in structured.maths_pages(kind, seed=12, pages=3):
+            exact += structured.exact_maths(extract(markup.encode(), None, None).text, items)
+    assert len(exact) == 8 * 3 * len(structured.MATHS)
+    assert sum(exact) / len(exact) >= 0.95
+
+
+def test_code_of_main_content():
+    exact = []
+    for kind in structured.CODE:
+        for markup, items in structured.code_pages(kind, seed=12, pages=3):
+            exact += structured.exact_code(extract(markup.encode(), None, None).text, items)
+    for markup, expected in structured.pydoc_pages():
+        exact += structured.exact_pydoc(extract(markup.encode(), None, None).text, expected)
+    assert len(exact) > 4 * 3 * len(structured.CODE) + 50
     assert sum(exact) / len(exact) >= 0.95

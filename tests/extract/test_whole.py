@@ -75,6 +75,15 @@ def test_tables_that_are_kept_but_for_a_few_cells():
     assert kept("-+++++++++++" + "-", *cells, P) == "+" * 12 + "-"
 
 
+def test_labels_of_buttons_go():
+    blocks = [P, block("Copy"), block("Why would I want this?"), block("Copy this")]
+    built = page(*blocks)
+    built.blocks[1:, kernel.BUTTON_BYTES] = (4, 22, 4)
+    built.blocks[:, kernel.WORDS] = (1, 1, 5, 2)
+    assert complete(built, np.ones(4, bool)).tolist() == [True, False, True, True]
+    assert complete(built, np.array([True, True, False, False])).tolist() == [True, False, False, False]
+
+
 def test_all_and_nothing_stay():
     assert kept("---", P, C, P) == "---"
     assert kept("+++", P, C, P) == "+++"
