@@ -11,7 +11,8 @@ to white space that means nothing in LaTeX, between `$` or, for displays, `$$`; 
 around it and white space at the ends of lines.
 
 Sides: `main` and `all_text` are Curate's extractor with these values of `keep`; `markdown` is `main` in that format, its fences
-taken off; `resiliparse` and `trafilatura` are those packages as Curate offers them. The last two write no LaTeX, but code.
+and the marks of definitions taken off; `resiliparse` and `trafilatura` are those packages as Curate offers them. The last two
+write no LaTeX, but code.
 
 Bars: `main` gives back 0.95 of the formulas and 0.95 of the listings, pages of pydoc included.
 """
@@ -49,7 +50,7 @@ def extractor(side: str) -> Extract:
 
         def written(page: str) -> str:
             text = extract(page.encode(), None, "utf-8", format="markdown").text
-            return re.sub(r"(?m)^(`{3,})\n((?:.*\n)*?)\1$", r"\2", text)
+            return re.sub(r"(?m)^(`{3,})\n((?:.*\n)*?)\1$|^: ", r"\2", text)
 
         return written
     return lambda page: extract(page.encode(), None, "utf-8", keep=side).text

@@ -275,6 +275,7 @@ def test_inline_code(marked, plain, written):
 
 def test_inline_code_of_several_lines_is_a_listing():
     assert both(block("\x03if x:\n    y\x04")) == ("if x:\n    y", "```\nif x:\n    y\n```")
+    assert markdown(block("  \x03a\n b\x04")) == "```\n  a\n b\n```"
     assert markdown(block("\x03a\x04 and\n\x03b\x04")) == "`a` and\n`b`"
 
 

@@ -35,6 +35,7 @@ _OPEN = bytes([kernel.SPAN_OPEN])
 _FORMULA = re.compile(rb"( ?)\x05(\d+)\x06")
 _CODE_MARKS = bytes([kernel.CODE_OPEN, kernel.CODE_CLOSE])
 _INLINE_CODE = re.compile(rb"\x03([^\x03\x04]*)\x04")
+_ONLY_CODE = re.compile(rb" *\x03[^\x03\x04]*\x04")
 _BACKTICKS = re.compile(rb"`+")
 _TABLE = -1  # kind of a table that has become one piece
 _LOOKED_AT = kernel.ELEMENT + 1  # columns of a block
@@ -270,8 +271,8 @@ def _marked(piece: bytes, kind: int) -> bytes:
     """A piece with the marks of its kind."""
     if 1 <= kind <= 6:
         return b"#" * kind + b" " + piece.replace(b"\n", b" ")
-    if b"\n" in piece and piece[:1] == _CODE_MARKS[:1] and piece.find(_CODE_MARKS[1:]) == len(piece) - 1:
-        kind, piece = CODE, piece[1:-1]  # lines of code that are nothing but inline to the page
+    if b"\n" in piece and _ONLY_CODE.fullmatch(piece):
+        kind, piece = CODE, piece.translate(None, _CODE_MARKS)  # lines of code that are but inline to the page
     if kind == CODE:
         fence = b"`" * max(3, 1 + max(map(len, _BACKTICKS.findall(piece)), default=0))
         return fence + b"\n" + piece + b"\n" + fence
