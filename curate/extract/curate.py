@@ -102,28 +102,20 @@ def _parse(utf8: bytes) -> Page:
 
 def choose(page: Page, model: Model, keep: str) -> tuple[np.ndarray, str | None]:
     """Which blocks are kept (bool [blocks]), and the page type; None for a page without text."""
+    from curate.extract.page.whole import complete
     from curate.kernels import html as columns
 
     blocks = page.blocks
     if not len(blocks):
         return np.zeros(0, bool), None
     main, page_type = model.judge(page)
-    main = _with_headings(blocks[:, columns.KIND], main)
+    main = complete(page, main)
     if keep == "main":
         return main, page_type
     shown = blocks[:, columns.BITS] & columns.IN_HIDDEN == 0
     if keep == "all_text":
         return shown, page_type
     return main | (shown & _comments(page)), page_type
-
-
-def _with_headings(kinds: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """A heading within the text goes with what it stands over, which costs no F1 and keeps the structure. Changes `keep`."""
-    first = int(keep.argmax())
-    for k in np.flatnonzero((kinds >= 1) & (kinds <= 6) & ~keep)[::-1].tolist():
-        if first < k < len(keep) - 1 and keep[k + 1]:
-            keep[k] = True
-    return keep
 
 
 def _comments(page: Page) -> np.ndarray:

@@ -1064,17 +1064,18 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
         elif tag == _TAG_NOSCRIPT:
             bits |= IN_NOSCRIPT
         elif tag == _TAG_LI:
-            frame[_F_KIND] = ITEM
             frame[_F_COUNTER] = pos
-            list_frame = stack[sp, _F_LIST_FRAME]
-            ordinal = 0
-            if list_frame >= 0 and stack[list_frame, _F_TAG] == _TAG_OL:
-                stack[list_frame, _F_COUNTER] = number if number else stack[list_frame, _F_COUNTER] + 1
-                ordinal = stack[list_frame, _F_COUNTER]
-            items[n_items] = ordinal
-            frame[_F_ITEM] = n_items
-            n_items += 1
-        elif tag in (_TAG_UL, _TAG_OL, _TAG_MENU, _TAG_DIR):
+            if not outer & IN_PRE:  # where items are lines of code
+                frame[_F_KIND] = ITEM
+                list_frame = stack[sp, _F_LIST_FRAME]
+                ordinal = 0
+                if list_frame >= 0 and stack[list_frame, _F_TAG] == _TAG_OL:
+                    stack[list_frame, _F_COUNTER] = number if number else stack[list_frame, _F_COUNTER] + 1
+                    ordinal = stack[list_frame, _F_COUNTER]
+                items[n_items] = ordinal
+                frame[_F_ITEM] = n_items
+                n_items += 1
+        elif tag in (_TAG_UL, _TAG_OL, _TAG_MENU, _TAG_DIR) and not outer & IN_PRE:
             frame[_F_LIST] += 1
             frame[_F_LIST_FRAME] = sp
             frame[_F_COUNTER] = number - 1 if number else 0

@@ -92,14 +92,15 @@ class Reading(HTMLParser):
         if tag == "li":
             # numbers count in the nearest list; bullets and stray items have none
             lists = [t for t in self.open if t in ("ul", "ol")]
-            if lists and lists[-1] == "ol":
+            if lists and lists[-1] == "ol" and not self.pre():
                 self.counters[-1] += 1
                 self.items.append(self.counters[-1])
             else:
                 self.items.append(0)
         self.open.append(tag)
         if tag == "li":
-            self.item_at = {**getattr(self, "item_at", {}), len(self.open) - 1: len(self.items) - 1}
+            number = None if "pre" in self.open else len(self.items) - 1
+            self.item_at = {**getattr(self, "item_at", {}), len(self.open) - 1: number}
 
     def handle_endtag(self, tag):
         if tag in BLOCK:
@@ -138,10 +139,11 @@ class Reading(HTMLParser):
                 for at in range(len(self.open) - 1, -1, -1):
                     if self.open[at] in ("td", "th"):
                         break
-                    if self.open[at] == "li":
+                    if self.open[at] == "li" and self.item_at[at] is not None:
                         item = self.item_at[at]
                         break
-                depth = sum(t in ("ul", "ol") for t in self.open)
+                before = self.open[: self.open.index("pre")] if pre else self.open  # items in there are lines of code
+                depth = sum(t in ("ul", "ol") for t in before)
                 add = " " * self.hard if self.hard > 1 and "code" in self.open else ""
                 self.begun = (pre, self.kind(), self.open.count("blockquote"), depth, item)
             elif self.feeds:
