@@ -79,7 +79,7 @@ class Model:
                         raise SourceError(f"model {path}: made for other {name} ({other}): train it anew, classifiers/extract")
                 weights = {name: file[name] for name in ("name_weights", "text_weights")}
                 ensembles = {name: Trees(*(file[f"{name}.{part}"] for part in Trees._fields)) for name in _ENSEMBLES}
-        except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise SourceError(f"model {path}: not a model of the extractor ({error})") from error
         for name, array in weights.items():
             if array.dtype != np.float32 or array.shape != (HASHES,):
