@@ -83,6 +83,7 @@ class Inputs:
         decides = {k: v for k, v in options.items() if k != "paths"}
         listed = [[f.corpus, f.name, f.kind, f.size, f.stamp] for f in files]
         value = [ingest.VERSION, kind, decides, recipe.source.corpus, tokens.identity(recipe.tokenizer), limit, listed]
+        value += [sha256_file(path) for path in extract.files(name)]
         digest = hashlib.sha256(canonical(value)).hexdigest()
         return Inputs(tuple(files), tuple(splits(files, recipe.source)), schema, digest)
 

@@ -102,6 +102,13 @@ def names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_EXTRACTORS)
 
 
+def files(name: str) -> tuple[str, ...]:
+    """Paths of the files that decide what an extractor finds, beside its code: models."""
+    if name not in names():
+        return ()
+    return getattr(importlib.import_module(f"curate.extract.{name}"), "files", tuple)()
+
+
 def load(name: str, *, keep: str = "main", format: str = "text") -> Extractor:
     """The extractor of that name with its options: (html as bytes, url, charset of the HTTP header) -> Extracted.
 

@@ -15,7 +15,8 @@ over neighbours as in Pomikálek 2011 (jusText) and Vogels et al. 2018 (Web2Text
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from resiliparse.parse.html import HTMLTree
@@ -33,13 +34,20 @@ FORMATS = ("text", "markdown")
 COLUMNS = tuple(ALL_COLUMNS.names)
 
 
+def files() -> tuple[str, ...]:
+    """What decides beside the code: the model that comes with Curate."""
+    package = Path(__file__).parents[1]
+    folder = package / "classifiers"  # in a wheel
+    return (str((folder if folder.is_dir() else package.parent / "classifiers") / "extract" / "model.npz"),)
+
+
 def extract(
     html: bytes,
     url: str | None,
     charset: str | None,
     *,
     keep: str = "main",
-    format: str = "text",
+    format: Literal["text", "markdown"] = "text",
     model: Model | None = None,
 ) -> Extracted:
     """The text, the page type and the metadata of a page.

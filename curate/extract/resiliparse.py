@@ -1,4 +1,4 @@
-"""Text by resiliparse's parser and text rules, of the part of a page that its own markup calls main: the fast default.
+"""Text by resiliparse's parser and text rules, of the part of a page that its own markup calls main: simple and fast.
 
 Pages say where their content is: in `<main>`, else between the first and the last `<article>`. That region is cut out of the
 bytes and only it is parsed, which is most of the speed; if it has little text, the whole page is taken. Navigation, footers,

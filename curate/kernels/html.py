@@ -217,7 +217,7 @@ def _name_words(h, start, end, names, n_names, tokens, bylines):
             if is_letter:
                 key = (key ^ (b | 0x20 if is_upper else b)) * _PRIME & _MASK
                 length += 1
-        was_lower = is_letter and not is_upper
+        was_lower = is_letter and not is_upper  # type: ignore[assignment]
     return n_names, special
 
 
@@ -240,7 +240,8 @@ def _is_layout(h, i):
     """Whether the text up to the next tag is white space with a line break in it."""
     broken = False
     while i < h.size and h[i] <= 0x20:
-        broken = broken or h[i] == 0x0A
+        if h[i] == 0x0A:
+            broken = True
         i += 1
     return broken and (i == h.size or h[i] == 0x3C)
 

@@ -58,7 +58,7 @@ class Source:
 
     kind: auto (by file name) or one of warc, jsonl, parquet, hf, text, html.
     paths: files, folders, globs, fsspec URLs. corpus: name for all documents; default the name of each input root.
-    extract: extractor for HTML (resiliparse, trafilatura, or none, which needs keep_html).
+    extract: extractor for HTML (curate, resiliparse, trafilatura, or none, which needs keep_html).
     keep: what is taken of a page: main (its main content), all_text, or comments (main content and the readers' comments).
     format: of the text of a page, text or markdown. An extractor that has not the one or the other says so before any work.
     metadata: write what a page says of itself into columns of the documents. They are fixed by the extractor (page_type, title,
@@ -74,7 +74,7 @@ class Source:
     kind: str = "auto"
     paths: tuple[str, ...] = ()
     corpus: str | None = None
-    extract: str = "resiliparse"
+    extract: str = "curate"
     keep: str = "main"
     format: str = "text"
     metadata: bool = True

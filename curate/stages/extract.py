@@ -39,7 +39,7 @@ class Extract(Stage):
 
     version: ClassVar[int] = 2
 
-    engine: str = "resiliparse"
+    engine: str = "curate"
     keep: str = "main"
     format: str = "text"
     metadata: bool = True
@@ -60,6 +60,9 @@ class Extract(Stage):
         if not self.metadata:
             return pa.schema([("text", pa.string())])
         return pa.schema([("text", pa.string()), ("declared_language", pa.string()), *extract.columns(self.engine)])
+
+    def files(self) -> tuple[str, ...]:
+        return extract.files(self.engine)
 
     def reasons(self) -> tuple[str, ...]:
         return "empty_text", "extract.no_html", "extract.failed", *(f"extract.{known}" for known in _KNOWN)

@@ -42,7 +42,7 @@ class Page:
 
 def scan_page(html: bytes) -> Page:
     """The arrays of a page. html: UTF-8, well formed, as a parser serialises it."""
-    found = kernel.scan(np.frombuffer(html, np.uint8), *kernel.tables(), _LICENCES)
+    found = kernel.scan(np.frombuffer(html, np.uint8), *kernel.tables(), _LICENCES)  # type: ignore[call-arg]
     text, blocks, first, elements, names, spans = found
     return Page(html, text.tobytes(), blocks, first, elements, names, spans)
 
