@@ -122,3 +122,32 @@ def context(blocks, elements, scores):
             p += 3
             level += 1
     return x
+
+
+@numba.njit(cache=True, nogil=True)
+def best_cut(probability, words):
+    """bool [blocks]: the choice of blocks whose words have the largest expected F1, as far as one can tell.
+
+    Expected matches over expected sizes are taken for the expected F1, which for more than a few words is close. The best
+    choice has all blocks whose probability is at least half of that F1, so that they need only be looked at in order.
+
+    Args:
+        probability: float32 [blocks], of being main content.
+        words: int32 [blocks].
+
+    Source: Lewis, SIGIR 1995 (doi:10.1145/215206.215366); Lipton, Elkan and Naryanaswamy, ECML 2014
+    (doi:10.1007/978-3-662-44851-9_15).
+    """
+    n = len(probability)
+    wanted = 0.0
+    for k in range(n):
+        wanted += np.float64(probability[k]) * words[k]
+    order = np.argsort(probability)
+    matches = kept = best = 0.0
+    for i in range(n - 1, -1, -1):
+        k = order[i]
+        matches += np.float64(probability[k]) * words[k]
+        kept += words[k]
+        if kept > 0:
+            best = max(best, 2 * matches / (kept + wanted))
+    return probability >= np.float32(best / 2)

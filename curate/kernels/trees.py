@@ -19,6 +19,7 @@ import numpy as np
 
 MAX_LEAVES = 32  # bits of a set
 _ROWS = 64  # that are scored at a time: their features stay in the nearest cache
+_FEW = 4
 _ALL = np.uint32(0xFFFFFFFF)
 
 
@@ -39,6 +40,23 @@ class Trees(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
+def _one_by_one(x, feature, threshold, right, first, leaf, first_leaf, out):
+    """The same for the few rows that fill no vector."""
+    for r in range(len(x)):
+        for t in range(len(first) - 1):
+            left_over = _ALL
+            for k in range(first[t], first[t + 1]):
+                left_over &= _ALL if x[r, feature[k]] <= threshold[k] else right[k]
+            out[r, t % out.shape[1]] += leaf[first_leaf[t] + _lowest(left_over)]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _lowest(bits):
+    """The place of the lowest bit: the exponent of the power of two that it is."""
+    return np.int64(np.float32(bits & (~bits + np.uint32(1))).view(np.uint32) >> np.uint32(23)) - 127
+
+
+@numba.njit(cache=True, nogil=True)
 def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
     """Adds to out, float64 [rows, groups]; tree t belongs to group t % groups."""
     n, features = x.shape
@@ -48,6 +66,9 @@ def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
     sums = np.empty((groups, _ROWS), np.float64)
     for start in range(0, n, _ROWS):
         m = min(_ROWS, n - start)
+        if m <= _FEW:
+            _one_by_one(x[start:], feature, threshold, right, first, leaf, first_leaf, out[start:])
+            break
         for r in range(m):
             for f in range(features):
                 columns[f, r] = x[start + r, f]
@@ -56,19 +77,25 @@ def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
         sums[:] = 0
         for t in range(len(first) - 1):
             sets[:] = _ALL
-            for k in range(first[t], first[t + 1]):
-                column = columns[feature[k]]
-                bound = threshold[k]
-                keep = right[k]
+            k, end = first[t], first[t + 1]
+            while k + 4 <= end:  # so that sets are written once for four nodes
+                a, b, c, d = columns[feature[k]], columns[feature[k + 1]], columns[feature[k + 2]], columns[feature[k + 3]]
+                a_bound, b_bound, c_bound, d_bound = threshold[k], threshold[k + 1], threshold[k + 2], threshold[k + 3]
+                a_right, b_right, c_right, d_right = right[k], right[k + 1], right[k + 2], right[k + 3]
                 for r in range(_ROWS):
-                    sets[r] &= _ALL if column[r] <= bound else keep
-            base = first_leaf[t] - 127
+                    two = (_ALL if a[r] <= a_bound else a_right) & (_ALL if b[r] <= b_bound else b_right)
+                    more = (_ALL if c[r] <= c_bound else c_right) & (_ALL if d[r] <= d_bound else d_right)
+                    sets[r] &= two & more
+                k += 4
+            while k < end:
+                a, a_bound, a_right = columns[feature[k]], threshold[k], right[k]
+                for r in range(_ROWS):
+                    sets[r] &= _ALL if a[r] <= a_bound else a_right
+                k += 1
+            base = first_leaf[t]
             group = sums[t % groups]
             for r in range(_ROWS):
-                lowest = sets[r] & (~sets[r] + np.uint32(1))
-                # the exponent of a power of two is the place of its bit
-                place = np.float32(lowest).view(np.uint32) >> np.uint32(23)
-                group[r] += leaf[base + np.int64(place)]
+                group[r] += leaf[base + _lowest(sets[r])]
         for r in range(m):
             for g in range(groups):
                 out[start + r, g] += sums[g, r]

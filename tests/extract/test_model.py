@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
-from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
 from curate.errors import SourceError
 from curate.extract.page import Page, scan_page
-from curate.extract.page.model import TYPES, Model, best_cut, page_features
+from curate.extract.page.model import TYPES, Model, page_features
 from curate.kernels import trees
 from curate.kernels.blocks import FEATURES, HASHES
 from curate.kernels.context import CONTEXT
@@ -130,31 +127,6 @@ def test_objects_are_never_unpickled(model, tmp_path):
     changed(tmp_path / "model.npz", name_weights=np.array([{"an": "object"}], object))
     with pytest.raises(SourceError, match="not a model of the extractor"):
         Model.load(tmp_path / "model.npz")
-
-
-# ---------------------------------------------------------------------------------------------------------------- cut
-
-
-def expected_f1(chosen: list[bool], probability: list[float], words: list[int]) -> Fraction:
-    weighted = [(Fraction(p) * w, w) for p, w in zip(probability, words, strict=True)]
-    matches = sum(m for (m, _), c in zip(weighted, chosen, strict=True) if c)
-    sizes = sum(w for (_, w), c in zip(weighted, chosen, strict=True) if c) + sum(m for m, _ in weighted)
-    return 2 * matches / sizes if sizes else Fraction(0)
-
-
-@given(st.lists(st.tuples(st.floats(2**-7, 1, width=32), st.integers(1, 300)), min_size=1, max_size=9))
-def test_no_choice_of_blocks_has_a_larger_expected_f1(blocks):
-    probability, words = map(list, zip(*blocks, strict=True))
-    found = best_cut(np.array(probability, np.float32), np.array(words, np.int32)).tolist()
-    best = max(
-        expected_f1([bool(bits >> k & 1) for k in range(len(words))], probability, words) for bits in range(1 << len(words))
-    )
-    assert any(found)
-    assert float(expected_f1(found, probability, words)) == pytest.approx(float(best), rel=1e-6)
-
-
-def test_a_page_without_blocks_is_not_cut():
-    assert best_cut(np.empty(0, np.float32), np.empty(0, np.int32)).tolist() == []
 
 
 def test_features_of_a_page_are_means_over_words_and_over_main_words():

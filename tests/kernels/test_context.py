@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from resiliparse.parse.html import HTMLTree
 
 from curate.extract.page import scan_page
 from curate.kernels import html as c
-from curate.kernels.context import CONTEXT, LEVELS, NEIGHBOURS, WINDOWS, context
+from curate.kernels.context import CONTEXT, LEVELS, NEIGHBOURS, WINDOWS, best_cut, context
 
 tags = st.sampled_from("div p ul li h2 article section span b".split())
 text = st.sampled_from(["a word. ", "the cat and the dog, and so on to the end of the day. ", "Home ", "* "])
@@ -76,3 +77,25 @@ def test_context_is_what_a_plain_reckoning_finds(parts, random):
     for row, expected in zip(found, plain(page.blocks.tolist(), page.elements.tolist(), scores.tolist()), strict=True):
         assert list(expected) == list(CONTEXT)
         assert row.tolist() == pytest.approx(list(expected.values()), rel=1e-4, abs=1e-5)
+
+
+def expected_f1(chosen: list[bool], probability: list[float], words: list[int]) -> Fraction:
+    weighted = [(Fraction(p) * w, w) for p, w in zip(probability, words, strict=True)]
+    matches = sum(m for (m, _), c in zip(weighted, chosen, strict=True) if c)
+    sizes = sum(w for (_, w), c in zip(weighted, chosen, strict=True) if c) + sum(m for m, _ in weighted)
+    return 2 * matches / sizes if sizes else Fraction(0)
+
+
+@given(st.lists(st.tuples(st.floats(2**-7, 1, width=32), st.integers(1, 300)), min_size=1, max_size=9))
+def test_no_choice_of_blocks_has_a_larger_expected_f1(blocks):
+    probability, words = map(list, zip(*blocks, strict=True))
+    found = best_cut(np.array(probability, np.float32), np.array(words, np.int32)).tolist()
+    best = max(
+        expected_f1([bool(bits >> k & 1) for k in range(len(words))], probability, words) for bits in range(1 << len(words))
+    )
+    assert any(found)
+    assert float(expected_f1(found, probability, words)) == pytest.approx(float(best), rel=1e-6)
+
+
+def test_a_page_without_blocks_is_not_cut():
+    assert best_cut(np.empty(0, np.float32), np.empty(0, np.int32)).tolist() == []

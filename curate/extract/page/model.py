@@ -6,9 +6,6 @@ block and of its first words. The first ensemble judges each block by itself, th
 
 There is no threshold for all pages. A page is cut where the expected F1 of what is kept is largest, which is at half that F1:
 a page of which the model is sure is cut at a probability near a half, one of which little is clear lower.
-
-Source of the cut: Lewis, SIGIR 1995 (doi:10.1145/215206.215366); Lipton, Elkan and Naryanaswamy, ECML 2014
-(doi:10.1007/978-3-662-44851-9_15).
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ import numpy as np
 from curate.errors import SourceError
 from curate.kernels import trees
 from curate.kernels.blocks import FEATURES, HASHES
-from curate.kernels.context import CONTEXT, context
+from curate.kernels.context import CONTEXT, best_cut, context
 from curate.kernels.html import WORDS
 from curate.kernels.trees import Trees
 
@@ -129,24 +126,6 @@ class Model:
 def sigmoid(raw: np.ndarray) -> np.ndarray:
     """float32, of log odds."""
     return (1 / (1 + np.exp(-raw.astype(np.float64)))).astype(np.float32)
-
-
-def best_cut(probability: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """bool [blocks]: the choice of blocks with the largest expected F1 of words, as far as one can tell.
-
-    Expected matches over expected sizes are taken for the expected F1, which for more than a few words is close.
-
-    Args:
-        probability: float32 [blocks], of being main content.
-        words: int [blocks].
-    """
-    if not len(probability):
-        return np.zeros(0, bool)
-    order = np.argsort(-probability, kind="stable")
-    expected = np.cumsum((probability * words)[order], dtype=np.float64)
-    kept = np.cumsum(words[order])
-    f1 = 2 * expected / np.maximum(kept + expected[-1], 1e-9)
-    return probability >= f1.max() / 2
 
 
 def page_features(x: np.ndarray, probability: np.ndarray, words: np.ndarray) -> np.ndarray:
