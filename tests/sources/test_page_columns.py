@@ -118,7 +118,9 @@ def test_what_is_kept_and_how(tmp_path: Path) -> None:
     path = write_warc(tmp_path / "a.warc", ("text/html", menu))
     assert "To the start" not in documents(tmp_path, path, extract="resiliparse")["text"][0]
     assert "To the start" in documents(tmp_path, path, extract="resiliparse", keep="all_text")["text"][0]
-    assert "# Die Brücke\n" in documents(tmp_path, path, extract="curate", format="markdown")["text"][0]
+    path = write_warc(tmp_path / "b.warc", ("text/html", PAGE.replace("<a rel", f"<h2>Am Ufer</h2>{ARTICLE}<a rel")))
+    assert "\n## Am Ufer\n" in documents(tmp_path, path, extract="curate", format="markdown")["text"][0]
+    assert "\nAm Ufer\n" in documents(tmp_path, path, extract="curate")["text"][0]
 
 
 @pytest.mark.parametrize(
