@@ -84,6 +84,7 @@ FEATURES = (
     "names_all", "names_own", "names_least", "names_most", "names_near", "text",
     "page_words", "page_blocks", "page_link_share", "page_good_share", "page_headings", "page_stop_share", "page_item_share",
     "page_cell_share", "page_code_share",
+    "same_text",
 )  # fmt: skip
 F = {name: n for n, name in enumerate(FEATURES)}
 _FIRST_AROUND, _FIRST_LEVEL, _FIRST_REGION = F["words_-3"], F["words_level_0"], F["in_article"]
@@ -145,6 +146,32 @@ def name_lists(blocks, elements, names):
             e = elements[e, PARENT]
         offsets[k + 1] = total
     return offsets, found[:total].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _same_texts(blocks, first_words):
+    """int32 [blocks]: how many blocks have the same first words, number of words and bytes, the block itself among them."""
+    n = blocks.shape[0]
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    slots = np.full(size, -1, np.int64)
+    counts = np.zeros(size, np.int32)
+    where = np.empty(n, np.int64)
+    for k in range(n):
+        key = np.int64(blocks[k, END] - blocks[k, START]) * 40503 + blocks[k, WORDS]
+        for q in range(min(blocks[k, WORDS], first_words.shape[1])):
+            key = (key * 31 + first_words[k, q]) & 0xFFFFFFFFFFFF
+        at = (key ^ key >> 20) & (size - 1)
+        while slots[at] >= 0 and slots[at] != key:
+            at = (at + 1) & (size - 1)
+        slots[at] = key
+        counts[at] += 1
+        where[k] = at
+    found = np.empty(n, np.int32)
+    for k in range(n):
+        found[k] = counts[where[k]]
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
@@ -237,6 +264,7 @@ def features(blocks, first_words, elements, names, name_weights, text_weights):
     chain_depth = elements[e, DEPTH]
     deepest = chain_share[e]
     siblings = _siblings(elements)
+    same_texts = _same_texts(blocks, first_words)
     weights = element_weights(elements, names, name_weights)
     regions = np.zeros(m, np.int64)
     for c in range(1, m):
@@ -390,4 +418,5 @@ def features(blocks, first_words, elements, names, name_weights, text_weights):
         f[p + 6] = kinds[ITEM] / page_words
         f[p + 7] = (kinds[DATA] + kinds[HEADER]) / page_words
         f[p + 8] = kinds[CODE] / page_words
+        f[p + 9] = _log1p(same_texts[k] - 1)
     return x

@@ -59,7 +59,7 @@ _VOIDS = "area base basefont bgsound br col embed frame hr img input keygen link
 _RAWS = "script style iframe noembed noframes xmp plaintext"
 _NEVER_SEEN = (
     "head script style iframe noembed noframes template select datalist textarea svg math canvas audio video object applet map"
-    " rp rt mjx-math mjx-copytext amp-consent amp-analytics amp-state amp-sidebar"
+    " rp rt title mjx-math mjx-copytext amp-consent amp-analytics amp-state amp-sidebar"
 )
 _OTHERS = (
     "a b strong i em u mark code kbd samp tt var span label button option input noscript time abbr acronym cite q small s del"
@@ -74,7 +74,7 @@ _TAG_LI, _TAG_LINK, _TAG_LISTING, _TAG_MATH, _TAG_MENU, _TAG_META = (T[t] for t 
 _TAG_NOSCRIPT, _TAG_OL, _TAG_PLAINTEXT, _TAG_PRE, _TAG_QUOTE = (T[t] for t in "noscript ol plaintext pre blockquote".split())
 _TAG_SAMP, _TAG_SCRIPT, _TAG_STRONG, _TAG_TABLE, _TAG_TBODY = (T[t] for t in "samp script strong table tbody".split())
 _TAG_TD, _TAG_TEMPLATE, _TAG_TH, _TAG_THEAD, _TAG_TIME, _TAG_TITLE = (T[t] for t in "td template th thead time title".split())
-_TAG_TR, _TAG_TT, _TAG_UL, _TAG_XMP, _TAG_MJX = (T[t] for t in "tr tt ul xmp mjx-container".split())
+_TAG_TR, _TAG_TT, _TAG_UL, _TAG_XMP, _TAG_MJX, _TAG_DIALOG = (T[t] for t in "tr tt ul xmp mjx-container dialog".split())
 
 # Frequent words that carry no content: prose has many, menus have few.
 _STOPS = """
@@ -111,18 +111,19 @@ _A_CLASS, _A_ID, _A_ROLE, _A_STYLE, _A_HIDDEN, _A_ARIA, _A_TYPE = map(
     fnv, ("class", "id", "role", "style", "hidden", "aria-hidden", "type")
 )
 _A_START, _A_VALUE, _A_ALT, _A_ITEMPROP, _A_REL, _A_HREF = map(fnv, ("start", "value", "alt", "itemprop", "rel", "href"))
-_A_COLSPAN, _A_SHADOW, _A_SRC = map(fnv, ("colspan", "shadowrootmode", "src"))
+_A_COLSPAN, _A_SHADOW, _A_SRC, _A_OPEN = map(fnv, ("colspan", "shadowrootmode", "src", "open"))
 _PRESENTATION, _NONE, _TRUE, _UNTIL_FOUND = map(fnv, ("presentation", "none", "true", "until-found"))
 _REL_AUTHOR, _REL_LICENSE, _REL_CANONICAL = map(fnv, ("author", "license", "canonical"))
 
 # Class tokens that mean something to the scan itself.
-_HIDE, _GUTTER, _CODE_LINES, _TEX_IMAGE, _BYLINE, _TEX_FALLBACK, _READERS, _HARD = (1 << n for n in range(8))
+_HIDE, _GUTTER, _CODE_LINES, _TEX_IMAGE, _BYLINE, _TEX_FALLBACK, _READERS, _HARD, _SIGN_LINK = (1 << n for n in range(9))
 _TOKENS = {
     # the visible rendering of a formula whose source stands beside it
     **dict.fromkeys("katex-html MathJax MathJax_Display MathJax_Preview MathJax_SVG MathJax_SVG_Display".split(), _HIDE),
     **dict.fromkeys("MathJax_CHTML mjx-chtml MJXc-display".split(), _HIDE),
-    # signs behind headings
-    **dict.fromkeys("headerlink hash-link anchorjs-link heading-anchor mw-editsection".split(), _HIDE),
+    # signs beside headings that link to them; some sites put the heading itself into such a link
+    **dict.fromkeys("headerlink hash-link anchorjs-link heading-anchor".split(), _SIGN_LINK),
+    "mw-editsection": _HIDE,
     # for screen readers only
     **dict.fromkeys("sr-only visually-hidden visuallyhidden screen-reader-text screen-reader-only sr-text".split(), _READERS),
     # numbers of lines beside code
@@ -247,6 +248,37 @@ def _is_layout(h, i):
 
 
 @numba.njit(cache=True, nogil=True)
+def _is_sign(h, i):
+    """Whether an element that begins here holds no letter and no digit up to its end."""
+    depth = 0
+    while i < h.size:
+        b = h[i]
+        if b == 0x3C:
+            closing = i + 1 < h.size and h[i + 1] == 0x2F
+            if closing and depth == 0:
+                return True
+            depth += -1 if closing else 1
+            while i < h.size and h[i] != 0x3E:
+                i += 1
+        elif 0x30 <= b <= 0x39 or 0x41 <= b <= 0x5A or 0x61 <= b <= 0x7A or (0xC3 <= b <= 0xEF and b != 0xE2):
+            return False
+        i += 1
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _asks_for_scripts(out, start, end):
+    """Whether a text speaks of JavaScript, which is called so in all languages."""
+    for i in range(start, end - 9):
+        k = 0
+        while k < 10 and out[i + k] | 0x20 == _JAVASCRIPT[k]:
+            k += 1
+        if k == 10:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
 def _number(h, start, end):
     """A small number at the start of a value; 0 if there is none."""
     value = 0
@@ -270,6 +302,7 @@ def _contains(h, start, end, needle):
     return False
 
 
+_JAVASCRIPT = np.frombuffer(b"javascript", np.uint8)
 _HOLDERS_OF_LINES = (_TAG_CODE, _TAG_OL, _TAG_UL, _TAG_LI, _TAG_TABLE, _TAG_TBODY)
 # Addresses of images that services make of TeX.
 _PHP, _CODECOGS, _CGI, _CHART = (
@@ -294,13 +327,18 @@ def _hides(h, start, end):
     i = start
     while i < end:
         b = h[i]
-        if b == 0x64 and end - i >= 12 and h[i + 1] == 0x69 and h[i + 2] == 0x73 and h[i + 6] == 0x79:  # di s   y
+        b |= 0x20
+        if (
+            b == 0x64 and end - i >= 12 and h[i + 1] | 0x20 == 0x69 and h[i + 2] | 0x20 == 0x73 and h[i + 6] | 0x20 == 0x79
+        ):  # dis   y
             k = i + 7
             while k < end and (h[k] == 0x20 or h[k] == 0x3A):
                 k += 1
             if end - k >= 4 and h[k] == 0x6E and h[k + 1] == 0x6F and h[k + 2] == 0x6E and h[k + 3] == 0x65:
                 return True
-        elif b == 0x76 and end - i >= 17 and h[i + 1] == 0x69 and h[i + 2] == 0x73 and h[i + 9] == 0x79:  # vi s      y
+        elif (
+            b == 0x76 and end - i >= 17 and h[i + 1] | 0x20 == 0x69 and h[i + 2] | 0x20 == 0x73 and h[i + 9] | 0x20 == 0x79
+        ):  # vis      y
             k = i + 10
             while k < end and (h[k] == 0x20 or h[k] == 0x3A):
                 k += 1
@@ -615,8 +653,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                             if h[i + 1] == 0xA0:
                                 char, step = np.int64(0x20), 2
                                 hard += 1
-                            elif h[i + 1] == 0xAD:
-                                char, step = np.int64(-1), 2
+                            elif h[i + 1] == 0xAD or 0x80 <= h[i + 1] < 0xA0:  # a soft hyphen, a control
+                                char, step = np.int64(0x20 if h[i + 1] == 0x85 else -1), 2
                         elif b == 0xE2 and i + 2 < n and h[i + 1] == 0x80:
                             third = h[i + 2]
                             if third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF:
@@ -775,6 +813,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                     if out[k] == 0x0A:
                         begin = k + 1
                     k += 1
+            if f_bits & IN_NOSCRIPT and _asks_for_scripts(out, begin, end):
+                end = begin
             if end > begin:
                 row = blocks[n_blocks]
                 row[START], row[END] = begin, end
@@ -883,7 +923,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
         number = 0
         colspan = 1
         layout = False
-        shadow = False
+        shadow = opened = False
         names[n_names] = fnv_of_tag(h, name_start, name_end)
         n_names += 1
         named = False
@@ -962,6 +1002,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                     k = stop + 1
             elif key == _A_HREF and tag == _TAG_A:
                 fact = fact or (end - start > cc.size and _contains(h, start, min(end, start + 40), cc))
+            elif key == _A_OPEN:
+                opened = True
             elif key == _A_SHADOW:
                 shadow = True
         i = j + 1
@@ -1132,6 +1174,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             bits |= UNSEEN
         if special & _HIDE and tag != _TAG_MJX:  # which has the class too, and the source inside
             bits |= UNSEEN
+        if special & _SIGN_LINK and _is_sign(h, i):
+            bits |= UNSEEN
         if special & _HARD:
             bits |= HARD_SPACES
         if special & _CODE_LINES and not outer & IN_PRE:
@@ -1143,7 +1187,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                     bits |= UNSEEN
             elif (outer & IN_PRE or tag == _TAG_TD) and tag not in _HOLDERS_OF_LINES:
                 bits |= UNSEEN
-        if special & _READERS:
+        if special & _READERS or (tag == _TAG_DIALOG and not opened):
             hidden = True
         if (hidden or aria_hidden) and tag != _TAG_HTML and tag != _TAG_BODY:
             if prop & _BLOCK:

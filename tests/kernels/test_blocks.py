@@ -31,6 +31,7 @@ class Plain:
     """The same facts, from lists of dictionaries."""
 
     def __init__(self, page: Page):
+        self.page = page
         self.blocks = page.blocks.tolist()
         self.elements = page.elements.tolist()
         self.names = page.names.tolist()
@@ -69,6 +70,9 @@ class Plain:
             if row[c.PUNCT] and row[c.WORDS] >= 8 and row[c.STOPS] * 12 >= row[c.WORDS]:
                 total += row[c.WORDS] * (1 - self.link_share(k))
         return total
+
+    def text(self, block: int) -> bytes:
+        return self.page.text[self.blocks[block][c.START] : self.blocks[block][c.END]].lower()
 
     def siblings(self, element: int) -> int:
         alike = [c.PARENT, c.SIGNATURE]
@@ -135,6 +139,7 @@ class Plain:
             "names_most": max(0.0, *own),
             "names_near": sum(own[:3]),
             "text": sum(float(WEIGHTS[1][h % SIZE]) for h in first),
+            "same_text": math.log1p(sum(self.text(k) == self.text(block) for k in everything) - 1),
             "page_words": math.log1p(self.words(everything)),
             "page_blocks": math.log1p(self.n),
             "page_link_share": self.linked_words(everything) / max(1, self.words(everything)),

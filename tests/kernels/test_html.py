@@ -342,6 +342,23 @@ def test_a_block_belongs_to_the_element_around_all_of_it():
     assert tags == ["b", "p", "div"]
 
 
+def test_links_beside_headings():
+    page = scanned(
+        "<h2>One<a class=headerlink href='#one'>¶</a></h2><h2><a class=heading-anchor href='#two'><b>Two</b></a></h2>"
+        "<h2><a class=heading-anchor href='#three'>三</a></h2><h2>Four<a class=anchorjs-link><i></i> #</a></h2>"
+    )
+    assert texts(page) == ["One", "Two", "三", "Four"]
+
+
+def test_what_is_never_text():
+    page = scanned(
+        "<head><noscript>Shown</noscript><title>t</title><body><div><noscript>Please enable JavaScript.</noscript></div>"
+        "<p>a\x85b\x93c<p style='DISPLAY : none'>d<dialog>e</dialog><dialog open>f</dialog>"
+    )
+    assert texts(page) == ["Shown", "a bc", "d", "e", "f"]
+    assert (page.blocks[:, columns.BITS] & columns.IN_HIDDEN > 0).tolist() == [False, False, True, True, False]
+
+
 def test_an_empty_page():
     page = scan_page(b"")
     assert page.blocks.shape == (0, columns.BLOCK_COLUMNS)
