@@ -29,6 +29,7 @@ _ROW = np.uint64(32)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # those of splitmix64
 _ZERO, _ONE, _TWO, _THREE, _SEVEN, _EIGHT, _S32 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 32))
 KEEP, EMPTY, REMOVE, ASIDE, SURE = 0, 1, 2, 3, 4
+SHORT = 16  # bytes of a heading, or less
 
 # what `Folding.ascii` holds besides the folded byte: whether it counts towards `least`, and whether it is passed over
 _WORTH, _SKIP, _WIDE = 1 << 8, 1 << 9, -1
@@ -324,11 +325,11 @@ def _is_code(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _spared(kind, n, run):  # type: ignore[no-untyped-def]
+def _spared(kind, begins, stops, n, run):  # type: ignore[no-untyped-def]
     """Leaves those lines to go that do so in a run, or at an end; returns how many stay after all.
 
-    Lines that are never counted (blank ones, and those with too few letters) do not end a run. From an end, one line that
-    stays is passed if two that go follow it: a title below the menu.
+    Lines that are never counted (blank ones, and those with too few letters) do not end a run. A short line that is alone at
+    an end stays: a heading. From an end, one line that stays is passed if two that go follow it: a title below the menu.
     """
     line = 0
     while line < n:
@@ -346,15 +347,19 @@ def _spared(kind, n, run):  # type: ignore[no-untyped-def]
         line = after
     for step in (1, -1):
         line = 0 if step > 0 else n - 1
+        begun = False
         while 0 <= line < n:
-            if kind[line] == KEEP:
-                going, k = 0, line + step
+            if kind[line] == KEEP or not begun:
+                going, k, size = 0, line + step * (kind[line] == KEEP), np.int64(0)
                 while 0 <= k < n and kind[k] != KEEP and going < 2:
-                    going += kind[k] == REMOVE or kind[k] == SURE
+                    if kind[k] == REMOVE or kind[k] == SURE:
+                        going += 1
+                        size += stops[k] - begins[k]
                     k += step
-                if going < 2:
+                if going < 2 and (kind[line] == KEEP or size < SHORT):
                     break
-            elif kind[line] == REMOVE:
+                begun = True
+            if kind[line] == REMOVE:
                 kind[line] = SURE
             line += step
     stay = 0
@@ -421,7 +426,7 @@ def without(
             unit += _ONE
             line = after
         if gone and sparing.run > 1:
-            gone -= _spared(kind, n, sparing.run)
+            gone -= _spared(kind, begins, stops, n, sparing.run)
         if gone and not changed:
             changed = True
             out = np.empty(offsets[texts] - first, np.uint8)

@@ -25,10 +25,10 @@ class HostBoilerplate(LineDedup):
 
     Source: own; what repeats within a site is its template (Bar-Yossef and Rajagopalan 2002, doi:10.1145/511446.511522).
 
-    >>> pages = [{"text": f"Home | About\\nStory number {n}.", "url": f"https://www.a.example/{n}"} for n in range(5)]
-    >>> other = {"text": "Home | About\\nOf another host.", "url": "https://b.example/"}
+    >>> pages = [{"text": f"Home | News | About us\\nStory number {n}.", "url": f"https://www.a.example/{n}"} for n in range(5)]
+    >>> other = {"text": "Home | News | About us\\nOf another host.", "url": "https://b.example/"}
     >>> HostBoilerplate()([*pages, other]).kept["text"].to_pylist()[3:]
-    ['Story number 3.', 'Story number 4.', 'Home | About\\nOf another host.']
+    ['Story number 3.', 'Story number 4.', 'Home | News | About us\\nOf another host.']
     """
 
     example: ClassVar[dict[str, Any]] = {}

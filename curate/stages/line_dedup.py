@@ -23,10 +23,10 @@ class LineDedup(GlobalStage):
     once. keep: "none" takes such a line out everywhere; with "first" it stays where it stands first in input order. ignore:
     what makes no difference, out of `case`, `digits` (each counts as 0) and `punctuation`. min_chars: lines with fewer
     letters (and marks, but not digits) are left alone, so that `}`, `---` and the numbers of a table never go. min_run: a line
-    goes only where so many in a row do, lines that are left alone not counted, or at an end of its text; from the end, one line
-    that stays is passed where two that go follow it, as a title below a menu is. spare: what stays all the same, out of `code`
-    (lines within fences of Markdown, and those that look like a program's by how they begin or end, or by `()`, `::`, `->` and
-    the like) and `headings` (of Markdown).
+    goes only where so many in a row do, lines that are left alone not counted, or at an end of its text, unless it is alone
+    there and has fewer than 16 bytes; from the end, one line that stays is passed where two that go follow it, as a title below
+    a menu is. spare: what stays all the same, out of `code` (lines within fences of Markdown, and those that look like a
+    program's by how they begin or end, or by `()`, `::`, `->` and the like) and `headings` (of Markdown).
 
     Lines are what "\\n" separates. They are compared without whitespace at their ends, with one space for each run of it
     within, by a 64-bit hash: that a line is taken for another has a chance of about (different lines) / 2^64, and only
