@@ -297,6 +297,20 @@ def _fence(data, at, end):  # type: ignore[no-untyped-def]
     return np.uint8(0)
 
 
+_IMPORT = np.frombuffer(b"import ", np.uint8)
+
+
+@kernel
+def _begins(data, at, end, word):  # type: ignore[no-untyped-def]
+    """Whether a word stands here."""
+    if end - at < len(word):
+        return False
+    for k in range(len(word)):
+        if data[at + k] != word[k]:
+            return False
+    return True
+
+
 @kernel
 def _is_code(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a line looks like one of a program, by how it ends, how it begins or a pair of signs in it."""
@@ -313,8 +327,17 @@ def _is_code(data, at, end):  # type: ignore[no-untyped-def]
         return True
     if (first == 62 or first == 46) and second == first and at + 2 < end and data[at + 2] == first:  # >>> ...
         return True
+    if second == 109 and first == 105 and _begins(data, at, end, _IMPORT):
+        return True
+    if last == 58 and data[end - 2] == 41:  # ):
+        return True
     for i in range(at, end - 1):
         a, b = data[i], data[i + 1]
+        if a == 32 and (
+            (b == 61 and i + 2 < end and data[i + 2] == 32)
+            or (b == 105 and first == 102 and _begins(data, i + 1, end, _IMPORT))
+        ):
+            return True  # an assignment; from … import
         if b == 62 and (a == 45 or a == 61):  # -> =>
             return True
         if (a == 40 and b == 41) or (a == 58 and b == 58) or (a == 60 and b == 47):  # () :: </

@@ -73,7 +73,8 @@ def test_where_lines_go():
 @pytest.mark.parametrize(
     "line",
     ["if (x) {", "return x;", "    foo(),", "std::sort", "</VirtualHost>", "a -> b", "x == y", "$ make install", ">>> import x",
-     "# comment", "// note", "@property", "run()", "## Parameters"],
+     "# comment", "// note", "@property", "run()", "## Parameters",
+     "import os", "from os import path", "x = 5", "class A(B):"],
 )  # fmt: skip
 def test_code_and_headings_stay(line: str):
     assert without([line, "Text %d."]) == [line, "Text %d."]
@@ -81,7 +82,20 @@ def test_code_and_headings_stay(line: str):
 
 
 @pytest.mark.parametrize(
-    "line", ["Log in (or register)", "Next »", "[edit]", "Terms & Conditions", "50% off!", "C# and F#", "a/b"]
+    "line",
+    [
+        "Log in (or register)",
+        "Next »",
+        "[edit]",
+        "Terms & Conditions",
+        "50% off!",
+        "C# and F#",
+        "a/b",
+        "Important news",
+        "We import tea",
+        "Price (EUR)",
+        "Share this:",
+    ],
 )
 def test_what_is_no_code(line: str):
     assert without([line, line, "Text %d."]) == ["Text %d."]
