@@ -303,12 +303,10 @@ _IMPORT = np.frombuffer(b"import ", np.uint8)
 @kernel
 def _begins(data, at, end, word):  # type: ignore[no-untyped-def]
     """Whether a word stands here."""
-    if end - at < len(word):
-        return False
-    for k in range(len(word)):
-        if data[at + k] != word[k]:
-            return False
-    return True
+    k = 0
+    while k < len(word) and at + k < end and data[at + k] == word[k]:
+        k += 1
+    return k == len(word)
 
 
 @kernel
@@ -325,7 +323,7 @@ def _is_code(data, at, end):  # type: ignore[no-untyped-def]
         return True
     if first in (64, 92, 35) or (first == 47 and second == 47) or (first == 36 and second == 32):  # @ \ # // and a prompt
         return True
-    if (first == 62 or first == 46) and second == first and at + 2 < end and data[at + 2] == first:  # >>> ...
+    if (first == 62 or first == 46) and second == first and at + 2 < end and data[at + 2] == first:  # >>>
         return True
     if second == 109 and first == 105 and _begins(data, at, end, _IMPORT):
         return True

@@ -74,7 +74,7 @@ def test_where_lines_go():
     "line",
     ["if (x) {", "return x;", "    foo(),", "std::sort", "</VirtualHost>", "a -> b", "x == y", "$ make install", ">>> import x",
      "# comment", "// note", "@property", "run()", "## Parameters",
-     "import os", "from os import path", "x = 5", "class A(B):"],
+     "import os", "from os import path", "total = 5", "class A(B):"],
 )  # fmt: skip
 def test_code_and_headings_stay(line: str):
     assert without([line, "Text %d."]) == [line, "Text %d."]
