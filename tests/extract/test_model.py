@@ -11,10 +11,10 @@ from resiliparse.parse.html import HTMLTree
 
 from curate.errors import SourceError
 from curate.extract.page import Page, scan_page
-from curate.extract.page.model import TYPES, Model, page_features
+from curate.extract.page.model import LIFT, TYPES, Model, lifted, page_features
 from curate.kernels import trees
 from curate.kernels.blocks import FEATURES, HASHES
-from curate.kernels.context import CONTEXT
+from curate.kernels.context import CONTEXT, best_cut
 from curate.kernels.html import END, START
 
 STUMP = ([3], [0.5], [~0], [~1], [-1.0, 1.0])
@@ -127,6 +127,18 @@ def test_objects_are_never_unpickled(model, tmp_path):
     changed(tmp_path / "model.npz", name_weights=np.array([{"an": "object"}], object))
     with pytest.raises(SourceError, match="not a model of the extractor"):
         Model.load(tmp_path / "model.npz")
+
+
+def test_the_cut_is_lifted_but_never_above_all_blocks():
+    probability, words = np.array([0.99, 0.5, 0.55, 0.2], np.float32), np.array([100, 10, 10, 10], np.int32)
+    keep = best_cut(probability, words)
+    assert keep.tolist() == [True, True, True, False]
+    f1 = 2 * (99 + 5 + 5.5) / (120 + 99 + 5 + 5.5 + 2)
+    assert 0.5 < f1 / 2 + LIFT > 0.55
+    assert lifted(keep, probability, words).tolist() == [True, False, False, False]
+    low = np.array([0.05, 0.01], np.float32)
+    assert lifted(best_cut(low, words[:2]), low, words[:2]).tolist() == [True, False]
+    assert lifted(np.zeros(0, bool), low[:0], words[:0]).tolist() == []
 
 
 def test_features_of_a_page_are_means_over_words_and_over_main_words():
