@@ -3,8 +3,9 @@
     python classifiers/extract/train.py --data FOLDER [-o classifiers/extract] [--folds 5] [--seed 0]
 
 FOLDER holds `crawl/`: web archives, and `pages.jsonl.gz` with a row a page: record_id, url, url_is_real, source, page_type and
-main_text, the reference. Written are `model.npz`, trained on all pages, and `metrics.json`: what models that were trained in
-the same way on a part of the sites reach on the others. The same data, seed and versions of packages give the same bytes.
+main_text, the reference. Written are `model.npz`, trained on all pages, `metrics.json`: what models that were trained in the
+same way on a part of the sites reach on the others, and the same figures into `card.md`, if there is one. The same data, seed
+and versions of packages give the same bytes.
 
 What is learned, in this order, each step on scores of pages that the steps before had not seen:
 1. Weights of the words in class, id, role and of the tags around a block, and of a block's first words: logistic regression.
@@ -425,6 +426,22 @@ def measure(pages: Sequence[Gold], judged: Sequence[tuple[Model, np.ndarray]]) -
     return groups
 
 
+def figures(metrics: dict[str, Any]) -> str:
+    """The table of the card."""
+    columns = ("precision", "recall", "f1", "possible", "type_right")
+    lines = ["| pages | number | precision | recall | F1 | possible | type |", "|---|---|---|---|---|---|---|"]
+    for name, group in sorted(metrics["groups"].items(), key=lambda item: (item[0] != "all", -item[1]["pages"], item[0])):
+        cells = [f"{group[column]:.3f}" if column in group else "" for column in columns]
+        lines.append(f"| {name} | {group['pages']:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fill(card: str, metrics: dict[str, Any]) -> str:
+    """The card with these figures between its marks."""
+    before, rest = card.split("<!-- figures -->")
+    return f"{before}<!-- figures -->\n{figures(metrics)}\n<!-- /figures -->{rest.split('<!-- /figures -->')[1]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -440,7 +457,10 @@ def main() -> None:
     model.save(args.out / "model.npz")
     metrics = {"folds": args.folds, "seed": args.seed, "training": model.about, "groups": groups}
     (args.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    print(json.dumps(groups, indent=1))
+    card = args.out / "card.md"
+    if card.is_file():
+        card.write_text(fill(card.read_text(encoding="utf-8"), metrics), encoding="utf-8")
+    print(figures(metrics))
 
 
 if __name__ == "__main__":
