@@ -265,9 +265,16 @@ def f1(text: str, gold: str) -> float:
     return 2 * both / (a.total() + b.total()) if both else 0.0
 
 
-@pytest.mark.parametrize(("name", "files", "bar"), [("resiliparse", "*", 0.835), ("trafilatura", "readability*", 0.80)])
+@pytest.mark.parametrize(
+    ("name", "files", "bar"),
+    [("curate", "readability*", 0.96), ("resiliparse", "*", 0.835), ("trafilatura", "readability*", 0.80)],
+)
 def test_quality(shared_data, name: str, files: str, bar: float):
-    """Mean F1 against the gold text. The bars are a little under what was measured when they were set."""
+    """Mean F1 against the gold text. The bars are a little under what was measured when they were set.
+
+    The model of `curate` has seen these pages, so this only tells that it still works; how good it is on others is for the
+    benchmark.
+    """
     if name == "trafilatura":
         pytest.importorskip("trafilatura")
     gold = {}
