@@ -16,7 +16,7 @@ from curate.kernels.html import _BASIS, _MASK, _PRIME, _find, _hash_table, _raw_
 
 _KEPT = (
     "class id role hidden aria-hidden type start value alt itemprop rel name content property http-equiv datetime colspan lang"
-    " xml:lang encoding shadowrootmode open charset itemscope itemtype display alttext"
+    " xml:lang encoding shadowrootmode open pubdate charset itemscope itemtype display alttext"
 )
 _ALWAYS, _STYLE, _HREF, _TITLE, _SRC = 1, 2, 3, 4, 5
 _SPACE, _END, _SLASH, _SPACE_OR_END = 1, 2, 4, 3  # classes of bytes
