@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -540,7 +540,8 @@ def page_rows(reading: Reading, pages: Iterator[Any]) -> Iterator[dict[str, Any]
     from curate.extract import Unextractable
 
     if reading.source.extract != "none":
-        _ = reading.extract  # loaded here, since inside the guard it would be counted as the first page's time
+        with suppress(Unextractable):  # loaded here, since inside the guard it would be counted as the first page's time
+            reading.extract(b"<p>a page", None, None)
     for page in pages:
         try:
             with reading.guard(reading.number, page.record) if reading.guard else nullcontext() as verdict:

@@ -17,6 +17,7 @@ from curate.kernels import html as kernel
 from curate.kernels.html import CODE, DEFINITION, TERM
 
 LABEL_WORDS = 3  # of a button that goes
+LIST_TERMS, LIST_SHARE = 2, 0.35  # terms of a list that counts; bytes of such lists: where more of them is kept, all of it is
 TABLE_SHARE = 0.85  # of the bytes of a data table: where more of it is kept, all of it is
 
 
@@ -46,6 +47,7 @@ def _completed(page: Page, keep: np.ndarray) -> np.ndarray:
     headings = (kinds >= 1) & (kinds <= 6)
     found[1:-1] |= headings[1:-1] & keep[:-2] & keep[2:]
     if (kinds == TERM).any():
+        _with_like_lists(page, found)
         _with_definitions(kinds.tolist(), found)
     if blocks[:, kernel.TABLE].max() >= 0:
         found |= _mostly_kept(blocks, keep)
@@ -69,6 +71,22 @@ def _between(keep: np.ndarray, words: np.ndarray) -> np.ndarray:
     after = np.minimum.accumulate(np.where(told, at, n)[::-1])[::-1]
     padded = np.append(keep, False)  # for -1 and n: there is none
     return padded[before] & padded[after]
+
+
+def _with_like_lists(page: Page, found: np.ndarray) -> None:
+    """Lists of terms and definitions, such as the parts of an interface: where much of them is kept, all are. In place."""
+    blocks = page.blocks
+    inside = np.isin(blocks[:, kernel.KIND], (TERM, DEFINITION, CODE))
+    size = np.where(inside, blocks[:, kernel.END] - blocks[:, kernel.START], 0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
+    alike = np.zeros(len(found), bool)
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        run = slice(start, end)
+        terms = int((blocks[run, kernel.KIND] == TERM).sum())
+        if terms >= LIST_TERMS and 3 * blocks[run, kernel.LINK_BYTES].sum() < size[run].sum():
+            alike[run] = True
+    if size[alike & found].sum() >= LIST_SHARE * size[alike].sum():
+        found |= alike
 
 
 def _with_definitions(kinds: list[int], found: np.ndarray) -> None:
