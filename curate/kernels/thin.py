@@ -1,8 +1,10 @@
 """A page without what nobody reads later: contents of scripts and styles, comments, and most attributes.
 
 Half of a page's bytes are such, and a parser makes a node or an attribute of each. This pass knows tags, attributes and raw
-text as the tokeniser of the HTML standard does (WHATWG HTML, section 13.2.5), and drops nothing that decides how the rest of
-the tree is built: no tag goes but scripts, styles, links that say nothing of the page, and shapes inside drawings.
+text as the tokeniser of the HTML standard does (WHATWG HTML, section 13.2.5), and drops nothing that decides what the text of
+a page is: no tag goes but scripts, styles, links that say nothing of the page, and shapes inside drawings. White space with a
+line break beside the start of a block goes as well; on pages whose `<b>` and `<font>` are not closed, that can move these
+elements a level inwards.
 """
 
 from __future__ import annotations
@@ -21,8 +23,27 @@ _KEPT = (
 _ALWAYS, _STYLE, _HREF, _TITLE, _SRC = 1, 2, 3, 4, 5
 _SPACE, _END, _SLASH, _SPACE_OR_END = 1, 2, 4, 3  # classes of bytes
 # What a tag means for the pass.
-_RAW, _RCDATA, _PLAIN, _FOREIGN, _BREAKS, _MATH, _LINK, _ANCHOR, _TITLED, _ITEM, _IMAGE, _SHOWN, _SCRIPT, _SHAPE = (
-    1 << n for n in range(14)
+(
+    _RAW,
+    _RCDATA,
+    _PLAIN,
+    _FOREIGN,
+    _BREAKS,
+    _MATH,
+    _LINK,
+    _ANCHOR,
+    _TITLED,
+    _ITEM,
+    _IMAGE,
+    _SHOWN,
+    _SCRIPT,
+    _SHAPE,
+    _EDGE,
+    _PRE,
+) = (1 << n for n in range(16))
+_EDGES = (  # which a parser never ignores
+    "address article aside blockquote dd div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre"
+    " section ul"
 )
 _BREAKERS = (
     "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li listing menu meta nobr ol p"
@@ -49,6 +70,8 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ("img", _IMAGE),
         ("title xmp noframes", _SHOWN),
         ("script style", _SCRIPT),
+        (_EDGES, _EDGE),
+        ("pre listing textarea", _PRE),
         (
             "path g circle ellipse rect line polygon polyline use defs stop lineargradient radialgradient clippath symbol",
             _SHAPE,
@@ -61,7 +84,7 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     classes[list(b" \n\t\r\f")] = _SPACE
     classes[ord(">")] = _END
     classes[ord("/")] = _SLASH
-    return _hash_table(attributes, 128), _hash_table(tags, 256), classes
+    return _hash_table(attributes, 128), _hash_table(tags, 512), classes
 
 
 @numba.njit(cache=True, nogil=True)
@@ -93,16 +116,38 @@ def thin(h, attributes, tags, classes):
         attributes, tags, classes: `tables()`.
     """
     n = h.size
-    out = np.empty(n + n // 4 + 16, np.uint8)
+    doubled = 0
+    for i in range(n - 1):
+        doubled += (h[i] == 0x3C) & (h[i + 1] == 0x3C)
+    out = np.empty(n + n // 4 + 3 * doubled + 16, np.uint8)
     pos = 0
     foreign = 0
     in_math = False
+    pre = 0
+    at_edge = False  # nothing but white space since a tag at which a block begins or ends
+    layout = -1  # where white space begins that the next tag may make superfluous
     i = 0
     while i < n:
-        while i < n and h[i] != 0x3C:
-            out[pos] = h[i]
-            pos += 1
-            i += 1
+        if i < n and h[i] != 0x3C:
+            # white space that only lays out the markup: a text node for the parser, and nothing to a reader
+            k = i
+            broken = False
+            while k < n and classes[h[k]] & _SPACE:
+                if h[k] == 0x0A:
+                    broken = True
+                k += 1
+            if k < n and h[k] == 0x3C and broken and pre == 0:
+                if at_edge:
+                    i = k
+                else:
+                    layout = pos
+            else:
+                at_edge = False
+                layout = -1
+            while i < n and h[i] != 0x3C:
+                out[pos] = h[i]
+                pos += 1
+                i += 1
         if i + 1 >= n:
             if i < n:
                 out[pos] = h[i]
@@ -134,6 +179,8 @@ def thin(h, attributes, tags, classes):
                 while k < n and not (h[k] == 0x3E and h[k - 1] == 0x5D and h[k - 2] == 0x5D):
                     k += 1
                 k = min(n, k + 1)
+                at_edge = False
+                layout = -1
                 while i < k:
                     out[pos] = h[i]
                     pos += 1
@@ -165,9 +212,16 @@ def thin(h, attributes, tags, classes):
                 out[pos] = h[i]
                 pos += 1
                 i += 1
+                if c == 0x3C:  # were the next thing dropped, what follows it would make this one the beginning of a tag
+                    out[pos - 1] = 0x26
+                    out[pos], out[pos + 1], out[pos + 2] = 0x6C, 0x74, 0x3B
+                    pos += 3
+                at_edge = False
+                layout = -1
             continue
         # -- a tag
         mark = pos
+        laid_out, layout = layout, -1
         out[pos] = 0x3C
         pos += 1
         if closing:
@@ -187,6 +241,11 @@ def thin(h, attributes, tags, classes):
         kind = _find(tags, key)
         if kind < 0:
             kind = np.int64(0)
+        if kind & _EDGE and not closing and laid_out >= 0:
+            for k in range(mark, pos):
+                out[laid_out + k - mark] = out[k]
+            pos -= mark - laid_out
+            mark = laid_out
         keep_script = False
         wants_href = False
         href_start = href_end = 0
@@ -300,6 +359,12 @@ def thin(h, attributes, tags, classes):
         out[pos] = 0x3E
         pos += 1
         i = at + 1
+        at_edge = kind & _EDGE != 0 and not closing  # an end tag may be one too many, and then it ends nothing
+        if kind & _PRE:
+            if not closing:
+                pre += 1
+            elif pre:
+                pre -= 1
         # -- what is text behind it
         if closing:
             if kind & _FOREIGN and foreign:
