@@ -73,13 +73,13 @@ COMMON = {
 }
 BLOCKS = {
     "objective": "cross_entropy",
-    "learning_rate": 0.1,
+    "learning_rate": 0.15,
     "num_leaves": 24,
     "min_data_in_leaf": 60,
     "lambda_l2": 5.0,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.6,
-    "rounds": 120,
+    "rounds": 60,
 }
 AGAIN = {**BLOCKS}
 PAGE_TYPES = {

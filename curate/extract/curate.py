@@ -164,6 +164,6 @@ def facts_of(page: Page) -> list[str]:
 
 @functools.lru_cache(maxsize=1)
 def _comment_names() -> np.ndarray:
-    from curate.kernels.html import fnv
+    from curate.kernels.tags import fnv
 
     return np.array([fnv(word) for word in "comment comments commentlist disqus replies reply respond".split()], np.int64)

@@ -149,9 +149,9 @@ def name_lists(blocks, elements, names):
 
 
 @numba.njit(cache=True, nogil=True)
-def _same_texts(blocks, first_words):
-    """int32 [blocks]: how many blocks have the same first words, number of words and bytes, the block itself among them."""
-    n = blocks.shape[0]
+def _equal(keys):
+    """int32 [n]: how many of the keys (int64, not below 0) are equal to each, itself among them."""
+    n = keys.size
     size = 16
     while size < 2 * n:
         size *= 2
@@ -159,13 +159,10 @@ def _same_texts(blocks, first_words):
     counts = np.zeros(size, np.int32)
     where = np.empty(n, np.int64)
     for k in range(n):
-        key = np.int64(blocks[k, END] - blocks[k, START]) * 40503 + blocks[k, WORDS]
-        for q in range(min(blocks[k, WORDS], first_words.shape[1])):
-            key = (key * 31 + first_words[k, q]) & 0xFFFFFFFFFFFF
-        at = (key ^ key >> 20) & (size - 1)
-        while slots[at] >= 0 and slots[at] != key:
+        at = ((keys[k] * 0x9E3779B97F4A7C1) >> 20) & (size - 1)
+        while slots[at] >= 0 and slots[at] != keys[k]:
             at = (at + 1) & (size - 1)
-        slots[at] = key
+        slots[at] = keys[k]
         counts[at] += 1
         where[k] = at
     found = np.empty(n, np.int32)
@@ -175,28 +172,24 @@ def _same_texts(blocks, first_words):
 
 
 @numba.njit(cache=True, nogil=True)
+def _same_texts(blocks, first_words):
+    """int32 [blocks]: how many blocks have the same first words, number of words and bytes, the block itself among them."""
+    keys = np.empty(blocks.shape[0], np.int64)
+    for k in range(keys.size):
+        key = np.int64(blocks[k, END] - blocks[k, START]) * 40503 + blocks[k, WORDS]
+        for q in range(min(blocks[k, WORDS], first_words.shape[1])):
+            key = (key * 31 + first_words[k, q]) & 0xFFFFFFFFFFFF
+        keys[k] = key
+    return _equal(keys)
+
+
+@numba.njit(cache=True, nogil=True)
 def _siblings(elements):
     """int32 [elements]: how many children of the parent have the same signature, the element itself among them."""
-    m = elements.shape[0]
-    size = 16
-    while size < 2 * m:
-        size *= 2
-    slots = np.full(size, -1, np.int32)
-    counts = np.zeros(size, np.int32)
-    where = np.empty(m, np.int32)
-    for e in range(m):
-        key = (np.int64(elements[e, PARENT] + 1) * 2654435761 ^ np.int64(elements[e, SIGNATURE]) * 40503) & (size - 1)
-        while slots[key] >= 0:
-            other = slots[key]
-            if elements[other, PARENT] == elements[e, PARENT] and elements[other, SIGNATURE] == elements[e, SIGNATURE]:
-                break
-            key = (key + 1) & (size - 1)
-        slots[key] = e
-        counts[key] += 1
-        where[e] = key
-    for e in range(m):
-        where[e] = counts[where[e]]
-    return where
+    keys = np.empty(elements.shape[0], np.int64)
+    for e in range(keys.size):
+        keys[e] = np.int64(elements[e, PARENT] + 1) << 31 | elements[e, SIGNATURE]
+    return _equal(keys)
 
 
 @numba.njit(cache=True, nogil=True)

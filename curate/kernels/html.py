@@ -18,6 +18,8 @@ import functools
 import numba
 import numpy as np
 
+from curate.kernels.tags import BASIS, MASK, PRIME, RAW_TEXTS, VOIDS, find, fnv, hash_lower, hash_table, raw_end
+
 # Kinds of blocks; 1 to 6 are the levels of headings.
 PARAGRAPH, ITEM, CODE, DATA, HEADER, TERM, DEFINITION, CAPTION = 0, 7, 8, 9, 10, 11, 12, 13
 
@@ -55,8 +57,7 @@ _BLOCKS = (
     " frameset h1 h2 h3 h4 h5 h6 header hgroup hr html legend li listing main menu nav ol p plaintext pre search section"
     " summary table caption colgroup tbody thead tfoot tr td th ul xmp"
 )
-_VOIDS = "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr"
-_RAWS = "script style iframe noembed noframes xmp plaintext"
+_RAWS = f"{RAW_TEXTS} plaintext"
 _NEVER_SEEN = (
     "head script style iframe noembed noframes template select datalist textarea svg math canvas audio video object applet map"
     " rp rt title mjx-math mjx-copytext amp-consent amp-analytics amp-state amp-sidebar"
@@ -65,7 +66,7 @@ _OTHERS = (
     "a b strong i em u mark code kbd samp tt var span label button option input noscript time abbr acronym cite q small s del"
     " ins sub sup big font ruby rb bdi bdo dfn output picture title link meta img mjx-container"
 )
-TAGS = ("", *dict.fromkeys(f"{_BLOCKS} {_VOIDS} {_RAWS} {_NEVER_SEEN} {_OTHERS}".split()))
+TAGS = ("", *dict.fromkeys(f"{_BLOCKS} {VOIDS} {_RAWS} {_NEVER_SEEN} {_OTHERS}".split()))
 T = {name: n for n, name in enumerate(TAGS)}
 _TAG_A, _TAG_B, _TAG_BODY, _TAG_BR, _TAG_BUTTON, _TAG_CAPTION = (T[t] for t in "a b body br button caption".split())
 _TAG_CODE, _TAG_DD, _TAG_DIR, _TAG_DT, _TAG_EM, _TAG_FIGCAPTION = (T[t] for t in "code dd dir dt em figcaption".split())
@@ -94,18 +95,6 @@ a v se na je že s z o k do i ale jako si by
 的 了 是 在 和 有 我 不 人 这 他 们 也 就 到 说 要 你 会 着 の に は を た が で て と し れ さ も
 ve bir bu için ile de da çok daha olarak
 """.split()
-
-_MASK = 0xFFFFFFFF
-_PRIME, _BASIS = 16777619, 2166136261
-
-
-def fnv(word: str | bytes) -> int:
-    """FNV-1a of 32 bits, which the kernel chains byte by byte (Fowler, Noll and Vo)."""
-    h = _BASIS
-    for b in word.encode() if isinstance(word, str) else word:
-        h = (h ^ b) * _PRIME & _MASK
-    return h
-
 
 _A_CLASS, _A_ID, _A_ROLE, _A_STYLE, _A_HIDDEN, _A_ARIA, _A_TYPE = map(
     fnv, ("class", "id", "role", "style", "hidden", "aria-hidden", "type")
@@ -142,49 +131,26 @@ _FACT_PROPS = "author datepublished datemodified datecreated".split()
 LICENCES = b"creativecommons.org/"
 
 
-def _hash_table(entries: dict[int, int], size: int) -> np.ndarray:
-    """Open addressing: int64 [size, 2] of key and value, -1 where empty."""
-    table = np.full((size, 2), -1, np.int64)
-    for key, value in entries.items():
-        at = key & (size - 1)
-        while table[at, 0] >= 0:
-            at = (at + 1) & (size - 1)
-        table[at] = key, value
-    return table
-
-
 @functools.lru_cache(maxsize=1)
 def tables() -> tuple[np.ndarray, ...]:
     """What the scan looks up: tags, properties of tags, class tokens, stop words and classes of bytes."""
-    tags = _hash_table({fnv(name): n for n, name in enumerate(TAGS) if name}, 1024)
+    tags = hash_table({fnv(name): n for n, name in enumerate(TAGS) if name}, 1024)
     properties = np.zeros(len(TAGS), np.int64)
-    for names, bit in ((_BLOCKS, _BLOCK), (_VOIDS, _VOID), (_RAWS, _RAW), (_NEVER_SEEN, _UNSEEN)):
+    for names, bit in ((_BLOCKS, _BLOCK), (VOIDS, _VOID), (_RAWS, _RAW), (_NEVER_SEEN, _UNSEEN)):
         for name in names.split():
             properties[T[name]] |= bit
     for name in ("xmp", "plaintext"):
         properties[T[name]] |= _RAW | _BLOCK
     for name in ("input", "select", "textarea", "button"):
         properties[T[name]] |= _FIELD
-    tokens = _hash_table({fnv(name): bits for name, bits in _TOKENS.items()}, 256)
-    bylines = _hash_table({fnv(name): n for n, name in enumerate((*_BYLINES, *_FACT_PROPS))}, 128)
-    stops = _hash_table({fnv(word): 1 for word in _STOPS}, 2048)
+    tokens = hash_table({fnv(name): bits for name, bits in _TOKENS.items()}, 256)
+    bylines = hash_table({fnv(name): n for n, name in enumerate((*_BYLINES, *_FACT_PROPS))}, 128)
+    stops = hash_table({fnv(word): 1 for word in _STOPS}, 2048)
     plain = np.zeros(256, np.bool_)  # bytes that are copied without another look
     plain[0x21:0x7F] = True
     plain[0x80:] = True
     plain[[0x26, 0x3C, 0xC2, 0xE2, 0xE3, 0xEF]] = False
     return tags, properties, tokens, bylines, stops, plain, _classes()
-
-
-@numba.njit(cache=True, nogil=True, inline="never")
-def _find(table, key):
-    """The value of a key, or -1."""
-    mask = table.shape[0] - 1
-    at = key & mask
-    while table[at, 0] >= 0:
-        if table[at, 0] == key:
-            return table[at, 1]
-        at = (at + 1) & mask
-    return np.int64(-1)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -193,7 +159,7 @@ def _name_words(h, start, end, names, n_names, tokens, bylines):
 
     Returns (number of names, what its tokens and words mean to the scan).
     """
-    key = token = np.int64(_BASIS)
+    key = token = np.int64(BASIS)
     length = 0
     was_lower = False
     special = np.int64(0)
@@ -205,35 +171,21 @@ def _name_words(h, start, end, names, n_names, tokens, bylines):
             if length > 1:
                 names[n_names] = key
                 n_names += 1
-                if _find(bylines, key) >= 0:
+                if find(bylines, key) >= 0:
                     special |= _BYLINE
-            key, length = np.int64(_BASIS), 0
+            key, length = np.int64(BASIS), 0
         if b <= 0x20:
-            value = _find(tokens, token)
+            value = find(tokens, token)
             if value > 0:
                 special |= value
-            token = np.int64(_BASIS)
+            token = np.int64(BASIS)
         else:
-            token = (token ^ b) * _PRIME & _MASK
+            token = (token ^ b) * PRIME & MASK
             if is_letter:
-                key = (key ^ (b | 0x20 if is_upper else b)) * _PRIME & _MASK
+                key = (key ^ (b | 0x20 if is_upper else b)) * PRIME & MASK
                 length += 1
         was_lower = is_letter and not is_upper  # type: ignore[assignment]
     return n_names, special
-
-
-@numba.njit(cache=True, nogil=True)
-def _hash_lower(h, start, end):
-    """FNV of a value in lower case, white space around it left out."""
-    while start < end and h[start] <= 0x20:
-        start += 1
-    while end > start and h[end - 1] <= 0x20:
-        end -= 1
-    key = np.int64(_BASIS)
-    for i in range(start, end):
-        b = np.int64(h[i])
-        key = (key ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * _PRIME & _MASK
-    return key
 
 
 @numba.njit(cache=True, nogil=True)
@@ -348,49 +300,6 @@ def _hides(h, start, end):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
-def _raw_end(h, start, name_start, name_end):
-    """Where the end tag of a script or the like begins. A script may hold a script in a comment, as browsers read it."""
-    n = h.size
-    m = name_end - name_start
-    is_script = m == 6 and h[name_start] | 0x20 == 0x73 and h[name_start + 1] | 0x20 == 0x63
-    in_comment = False
-    inner = False
-    i = start
-    while i < n:
-        while not in_comment and i < n and h[i] != 0x3C:
-            i += 1
-        if i == n:
-            break
-        b = h[i]
-        if b == 0x3C and i + 1 < n:
-            closing = h[i + 1] == 0x2F
-            if is_script and h[i + 1] == 0x21 and i + 3 < n and h[i + 2] == 0x2D and h[i + 3] == 0x2D:
-                in_comment = True
-                i += 4
-                # "<!-->" closes at once
-                i -= 2
-                continue
-            at = i + 2 if closing else i + 1
-            k = 0
-            while k < m and at + k < n and h[at + k] | 0x20 == h[name_start + k] | 0x20:
-                k += 1
-            if k == m and at + k < n:
-                after = h[at + k]
-                if after == 0x3E or after == 0x2F or after == 0x20 or after == 0x0A or after == 0x09 or after == 0x0C:
-                    if closing:
-                        if not inner:
-                            return i
-                        inner = False
-                    elif in_comment:
-                        inner = True
-        elif is_script and in_comment and b == 0x2D and i + 2 < n and h[i + 1] == 0x2D and h[i + 2] == 0x3E:
-            in_comment = False
-            inner = False
-        i += 1
-    return n
-
-
 # Classes of bytes for the counts below; OPENS and CLOSES hold those up to _BRACKET.
 _OTHER, _LOWER, _UPPER, _DIGIT, _STOP, _COMMA, _COLON, _SIGN, _BRACKET, _TAIL, _WIDE, _LATIN_SIGN, _PUNCTUATION = range(13)
 _CJK, _FULL_WIDTH, _LETTER = 13, 14, 15
@@ -423,7 +332,7 @@ def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, c
     words = n_stops = unspaced = in_title = 0
     for k in range(counts.size):
         counts[k] = 0
-    key = np.int64(_BASIS)
+    key = np.int64(BASIS)
     length = 0
     opens = closes = np.int64(0)
     i = start
@@ -439,7 +348,7 @@ def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, c
             counts[kind] += 1
             if kind == _UPPER:
                 b |= 0x20
-            key = (key ^ b) * _PRIME & _MASK
+            key = (key ^ b) * PRIME & MASK
             length += 1
             if opens == 0:
                 opens = kind
@@ -447,7 +356,7 @@ def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, c
             i += 1
             continue
         if kind == _TAIL:
-            key = (key ^ b) * _PRIME & _MASK
+            key = (key ^ b) * PRIME & MASK
             i += 1
             continue
         if kind > _TAIL:
@@ -484,7 +393,7 @@ def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, c
                 kind = np.int64(_LOWER)
             else:
                 counts[_LETTER] += 1
-                key = (key ^ b) * _PRIME & _MASK
+                key = (key ^ b) * PRIME & MASK
                 length += 1
                 if opens == 0:
                     opens = np.int64(_LOWER)
@@ -495,10 +404,10 @@ def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, c
         while length or alone:
             if not length:
                 for k in range(3):
-                    key = (key ^ np.int64(out[i + k])) * _PRIME & _MASK
+                    key = (key ^ np.int64(out[i + k])) * PRIME & MASK
                 alone = False
             words += 1
-            if _find(stops, key) >= 0:
+            if find(stops, key) >= 0:
                 n_stops += 1
             if words <= first.size:
                 first[words - 1] = key
@@ -507,8 +416,8 @@ def _measure(out, start, end, row, first, stops, titles, n_titles, title_bits, c
                     if titles[k] == key:
                         in_title += 1
                         break
-            key, length = np.int64(_BASIS), 0
-        key = np.int64(_BASIS)
+            key, length = np.int64(BASIS), 0
+        key = np.int64(BASIS)
         if b > 0x20 and i < end:
             if opens == 0:
                 opens = kind
@@ -530,6 +439,17 @@ _T_ROWS, _T_CELLS, _T_HEADS, _T_NESTED, _T_BLOCKS, _T_BYTES, _T_LONGEST, _T_ROW,
     12
 )
 _T_COLUMNS = 12
+
+
+@numba.njit(cache=True, nogil=True)
+def _begin(begun, frame, data):
+    """What the open element says of a block that begins in it, into the columns of a block; ORDINAL: number of the item."""
+    begun[KIND] = CODE if frame[_F_BITS] & IN_PRE else frame[_F_KIND]
+    begun[QUOTE], begun[LIST], begun[ORDINAL] = frame[_F_QUOTE], frame[_F_LIST], frame[_F_ITEM]
+    begun[BITS], begun[TABLE] = frame[_F_BITS], frame[_F_TABLE]
+    begun[ROW] = begun[CELL] = -1
+    if frame[_F_TABLE] >= 0:
+        begun[ROW], begun[CELL] = data[frame[_F_TABLE], _T_ROW], data[frame[_F_TABLE], _T_CELL]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -581,10 +501,8 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
     started = False
     base = 0  # frame that holds all text of the block so far
     lowest = 0  # frame that has stayed open since the last text
+    begun = np.zeros(BLOCK_COLUMNS, np.int32)  # what held where the block began
     around = np.int64(0)  # element of the frame `base`, whose place on the stack may be another's when the block ends
-    f_item = f_table = f_row = f_cell = -1
-    f_bits = 0
-    f_kind = f_quote = f_list = 0
     link_bytes = emphasis_bytes = button_bytes = links = breaks = images = fields = 0
     space = False
     feeds = 0
@@ -680,11 +598,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                                 pos += 1
                         base = lowest = sp
                         around = stack[sp, _F_ELEMENT]
-                        f_bits = bits
-                        f_kind, f_quote, f_list = stack[sp, _F_KIND], stack[sp, _F_QUOTE], stack[sp, _F_LIST]
-                        f_item, f_table = stack[sp, _F_ITEM], stack[sp, _F_TABLE]
-                        if f_table >= 0:
-                            f_row, f_cell = data[f_table, _T_ROW], data[f_table, _T_CELL]
+                        _begin(begun, stack[sp], data)
                         space = False
                         feeds = 0
                     elif feeds:
@@ -761,11 +675,11 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             closing = c == 0x2F
             name_start = i + 2 if closing else i + 1
             name_end = name_start
-            key = np.int64(_BASIS)
+            key = np.int64(BASIS)
             while name_end < n and h[name_end] != 0x3E and h[name_end] != 0x20:
-                key = (key ^ np.int64(h[name_end])) * _PRIME & _MASK
+                key = (key ^ np.int64(h[name_end])) * PRIME & MASK
                 name_end += 1
-            found = _find(tags, key)
+            found = find(tags, key)
             if found > 0:
                 tag = found
                 prop = properties[tag]
@@ -805,7 +719,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                 out[end] = CODE_CLOSE
                 end += 1
                 code_open = False
-            if f_bits & IN_PRE:
+            if begun[BITS] & IN_PRE:
                 while end > begin and (out[end - 1] == 0x0A or out[end - 1] == 0x20 or out[end - 1] == 0x09):
                     end -= 1
                 k = begin
@@ -813,27 +727,28 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                     if out[k] == 0x0A:
                         begin = k + 1
                     k += 1
-            if f_bits & IN_NOSCRIPT and _asks_for_scripts(out, begin, end):
+            if begun[BITS] & IN_NOSCRIPT and _asks_for_scripts(out, begin, end):
                 end = begin
             if end > begin:
                 row = blocks[n_blocks]
                 row[START], row[END] = begin, end
-                row[KIND] = CODE if f_bits & IN_PRE else f_kind
-                row[QUOTE], row[LIST], row[ORDINAL] = f_quote, f_list, -1
-                if f_item >= 0 and items[f_item] >= 0:
-                    row[ORDINAL] = items[f_item]
-                    items[f_item] = -1
-                row[TABLE], row[ROW], row[CELL] = f_table, f_row, f_cell
+                for k in (KIND, QUOTE, LIST, TABLE, ROW, CELL, BITS):
+                    row[k] = begun[k]
+                row[ORDINAL] = -1
+                item = begun[ORDINAL]
+                if item >= 0 and items[item] >= 0:
+                    row[ORDINAL] = items[item]
+                    items[item] = -1
                 row[ELEMENT] = around
                 row[LINK_BYTES], row[EMPHASIS_BYTES], row[BUTTON_BYTES] = link_bytes, emphasis_bytes, button_bytes
                 row[LINKS], row[BREAKS], row[IMAGES], row[FIELDS] = links, breaks, images, fields
-                row[BITS] = f_bits
                 _measure(out, begin, end, row, first[n_blocks], stops, titles, n_titles, title_bits, classes, counts)
-                if f_table >= 0:
-                    data[f_table, _T_BLOCKS] += 1
-                    data[f_table, _T_BYTES] += end - begin
-                    if end - begin > data[f_table, _T_LONGEST]:
-                        data[f_table, _T_LONGEST] = end - begin
+                table = begun[TABLE]
+                if table >= 0:
+                    data[table, _T_BLOCKS] += 1
+                    data[table, _T_BYTES] += end - begin
+                    if end - begin > data[table, _T_LONGEST]:
+                        data[table, _T_LONGEST] = end - begin
                 n_blocks += 1
                 pos = end
             else:
@@ -849,7 +764,6 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             space = False
             feeds = 0
             code_open = False
-            f_item = f_table = f_row = f_cell = -1
             link_bytes = emphasis_bytes = button_bytes = links = breaks = 0
         if at_end:
             break
@@ -932,10 +846,10 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
             if h[j] == 0x20:
                 j += 1
                 continue
-            key = (np.int64(_BASIS) ^ np.int64(h[j])) * _PRIME & _MASK
+            key = (np.int64(BASIS) ^ np.int64(h[j])) * PRIME & MASK
             j += 1
             while j < n and h[j] != 0x3D and h[j] != 0x3E and h[j] != 0x20:
-                key = (key ^ np.int64(h[j])) * _PRIME & _MASK
+                key = (key ^ np.int64(h[j])) * PRIME & MASK
                 j += 1
             start = end = j
             if j + 1 < n and h[j] == 0x3D and h[j + 1] == 0x22:
@@ -954,21 +868,21 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                         if key == _A_CLASS:
                             special |= meaning
                             if n_names > before:
-                                signature = (signature ^ names[before]) * _PRIME & _MASK
+                                signature = (signature ^ names[before]) * PRIME & MASK
             elif key == _A_ROLE:
-                value = _hash_lower(h, start, end)
+                value = hash_lower(h, start, end)
                 if value in (_PRESENTATION, _NONE):
                     layout = True
                 elif n_names < names.size - 1 and end > start:
-                    names[n_names] = (value ^ 0x72) * _PRIME & _MASK  # a role is another word than a class
+                    names[n_names] = (value ^ 0x72) * PRIME & MASK  # a role is another word than a class
                     n_names += 1
                     named = True
             elif key == _A_STYLE:
                 hidden = hidden or _hides(h, start, end)
             elif key == _A_HIDDEN:
-                hidden = hidden or _hash_lower(h, start, end) != _UNTIL_FOUND
+                hidden = hidden or hash_lower(h, start, end) != _UNTIL_FOUND
             elif key == _A_ARIA:
-                aria_hidden = _hash_lower(h, start, end) == _TRUE
+                aria_hidden = hash_lower(h, start, end) == _TRUE
             elif key == _A_TYPE and tag == _TAG_SCRIPT:
                 if (
                     end - start >= 8
@@ -990,14 +904,14 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                 special |= _TEX_IMAGE
                 has_alt = True
             elif key == _A_ITEMPROP:
-                fact = fact or _find(bylines, _hash_lower(h, start, end)) >= 0
+                fact = fact or find(bylines, hash_lower(h, start, end)) >= 0
             elif key == _A_REL and (tag in (_TAG_A, _TAG_LINK)):
                 k = start
                 while k < end:
                     stop = k
                     while stop < end and h[stop] > 0x20:
                         stop += 1
-                    value = _hash_lower(h, k, stop)
+                    value = hash_lower(h, k, stop)
                     fact = fact or value in (_REL_AUTHOR, _REL_LICENSE, _REL_CANONICAL)
                     k = stop + 1
             elif key == _A_HREF and tag == _TAG_A:
@@ -1033,11 +947,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
                 begin = pos
                 base = lowest = sp
                 around = stack[sp, _F_ELEMENT]
-                f_bits = outer
-                f_kind, f_quote, f_list = stack[sp, _F_KIND], stack[sp, _F_QUOTE], stack[sp, _F_LIST]
-                f_item, f_table = stack[sp, _F_ITEM], stack[sp, _F_TABLE]
-                if f_table >= 0:
-                    f_row, f_cell = data[f_table, _T_ROW], data[f_table, _T_CELL]
+                _begin(begun, stack[sp], data)
             elif feeds:
                 for _ in range(feeds):
                     out[pos] = 0x0A
@@ -1208,7 +1118,7 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
         else:
             n_names = own_names
         if prop & _RAW:
-            raw_until = _raw_end(h, i, name_start, name_end)
+            raw_until = raw_end(h, i, name_start, name_end)
     while sp > 0:
         if stack[sp, _F_ELEMENT] != stack[sp - 1, _F_ELEMENT]:
             elements[stack[sp, _F_ELEMENT], LAST] = n_blocks
@@ -1230,9 +1140,9 @@ def scan(h, tags, properties, tokens, bylines, stops, plain, classes, cc):
 @numba.njit(cache=True, nogil=True)
 def fnv_of_tag(h, start, end):
     """A tag as a word among the names: its hash, and a byte that no class has in front."""
-    key = (np.int64(_BASIS) ^ 0x3C) * _PRIME & _MASK
+    key = (np.int64(BASIS) ^ 0x3C) * PRIME & MASK
     for i in range(start, end):
-        key = (key ^ np.int64(h[i])) * _PRIME & _MASK
+        key = (key ^ np.int64(h[i])) * PRIME & MASK
     return key
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from curate.kernels.chars import inline_kernel, kernel
+from curate.kernels.tags import BREAKERS, ESCAPED_TEXTS, RAW_TEXTS, VOIDS, raw_end
 
 # Kinds of elements, by what their tags do to the stack.
 _PLAIN, _VOID, _FORMAT, _RAW, _PLAINTEXT, _BLOCK, _P, _LI, _DD, _HEADING = range(10)
@@ -28,9 +29,9 @@ _TABLE, _GROUP, _ROW, _CELL, _CAPTION, _SELECT, _OPTION, _BUTTON, _OBJECT, _TEMP
 _ROOT, _FOREIGN, _INNER, _SPECIAL, _RUBY = range(20, 25)
 
 _NAMES = {
-    _VOID: "area base basefont bgsound br col embed frame hr image img input keygen link meta param source track wbr",
+    _VOID: VOIDS,
     _FORMAT: "a b big code em font i nobr s small strike strong tt u",
-    _RAW: "script style textarea title xmp iframe noembed noframes",
+    _RAW: f"{RAW_TEXTS} {ESCAPED_TEXTS}",
     _PLAINTEXT: "plaintext",
     _BLOCK: "address article aside blockquote center details dialog dir div dl fieldset figcaption figure footer form header"
     " hgroup listing main menu nav ol pre search section summary ul",
@@ -55,12 +56,7 @@ _NAMES = {
     _RUBY: "rb rp rt rtc",
     _PLAIN: "ruby span sub sup var",
 }
-# Start tags that end foreign content.
-_BREAKS = frozenset(
-    "b big blockquote body br center code dd div dl dt em embed font h1 h2 h3 h4 h5 h6 head hr i img li listing menu meta nobr"
-    " ol p pre ruby s small span strong strike sub sup table tt u ul var".split()
-)
-_BREAK = 1 << 8  # of a kind
+_BREAK = 1 << 8  # of a kind: its start tag ends foreign content
 _CLOSES_P = (1 << _BLOCK) | (1 << _P) | (1 << _HEADING) | (1 << _PLAINTEXT) | (1 << _LI) | (1 << _DD) | (1 << _TABLE)
 _SCOPE = (1 << _TABLE) | (1 << _CELL) | (1 << _CAPTION) | (1 << _OBJECT) | (1 << _TEMPLATE) | (1 << _INNER)
 _IS_SPECIAL = (
@@ -124,13 +120,14 @@ def _key(name: str) -> int:
 def _table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(keys uint64 [1024], kinds int64 [1024], classes uint8 [256]): a hash table, probed on; what a byte ends in a tag."""
     keys, kinds = np.zeros(_KEYS, np.uint64), np.zeros(_KEYS, np.int64)
+    breakers = frozenset(BREAKERS.split())
     for kind, names in _NAMES.items():
         for name in names.split():
             key = _key(name)
             slot = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 54
             while keys[slot]:
                 slot = (slot + 1) % _KEYS
-            keys[slot], kinds[slot] = key, kind | (_BREAK if name in _BREAKS else 0)
+            keys[slot], kinds[slot] = key, kind | (_BREAK if name in breakers else 0)
     classes = np.zeros(256, np.uint8)
     classes[list(b" \t\n\f\r")] = _SPACE | _ENDS_NAME | _ENDS_ATTRIBUTE | _ENDS_VALUE
     classes[ord("/")] = _ENDS_NAME | _ENDS_ATTRIBUTE
@@ -211,24 +208,6 @@ def _unlist(stack, top, listed, n_listed, at):
 
 
 @kernel
-def _skip_raw(data, at, end, name, classes):
-    """Position of the end tag of a raw text element, or `end`."""
-    while at < end:
-        if data[at] == 60 and at + 2 < end and data[at + 1] == 47:
-            key, k = np.uint64(0), at + 2
-            while k < end and k < at + 11:
-                c = data[k] | 0x20 if 65 <= data[k] <= 90 else data[k]
-                if classes[c] & _ENDS_NAME:
-                    break
-                key = key << np.uint64(8) | np.uint64(c)
-                k += 1
-            if key == name and k < end:
-                return at
-        at += 1
-    return end
-
-
-@kernel
 def _measure(data, keys, kinds, classes, limits, stack, listed, seen):
     n = len(data)
     tags = depth = copies = copied = attributes = pairs = options = option_pairs = lookups = 0
@@ -261,6 +240,7 @@ def _measure(data, keys, kinds, classes, limits, stack, listed, seen):
             break
         # ------------------------------------------------------------------ tag
         name = np.uint64(0)
+        name_end = at
         closing = breaks = False
         kind = -2  # no tag
         tag_start = at
@@ -286,6 +266,7 @@ def _measure(data, keys, kinds, classes, limits, stack, listed, seen):
                     at += 1
                 if length > 8 or name >> np.uint64(63):
                     name = mixed | np.uint64(1) << np.uint64(63)
+                name_end = at
                 kind = _kind_of(name, keys, kinds)
                 if kind >= _BREAK:
                     kind, breaks = kind - _BREAK, True
@@ -520,7 +501,7 @@ def _measure(data, keys, kinds, classes, limits, stack, listed, seen):
             push = False
         elif kind in (_RAW, _PLAINTEXT):
             push = False
-            at = n if kind == _PLAINTEXT else _skip_raw(data, at, n, name, classes)
+            at = n if kind == _PLAINTEXT else raw_end(data, at, tag_start + 1, name_end)
         elif kind == _ROOT:
             push = False
             # Those of a second <body> go to the first.

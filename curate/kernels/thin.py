@@ -3,7 +3,7 @@
 Half of a page's bytes are such, and a parser makes a node or an attribute of each. This pass knows tags, attributes and raw
 text as the tokeniser of the HTML standard does (WHATWG HTML, section 13.2.5), and drops nothing that decides what the text of
 a page is: no tag goes but scripts, styles, links that say nothing of the page, and shapes inside drawings. White space with a
-line break beside the start of a block goes as well; on pages whose `<b>` and `<font>` are not closed, that can move these
+line break beside the start of a block goes as well, and `<meta>` that say none of the facts that are read; on pages whose `<b>` and `<font>` are not closed, that can move these
 elements a level inwards.
 """
 
@@ -14,13 +14,15 @@ import functools
 import numba
 import numpy as np
 
-from curate.kernels.html import _BASIS, _MASK, _PRIME, _find, _hash_table, _raw_end, fnv, is_of_tex
+from curate.kernels.html import is_of_tex
+from curate.kernels.tags import BASIS, BREAKERS, ESCAPED_TEXTS, MASK, PRIME, RAW_TEXTS, find, fnv, hash_lower, hash_table, index_of, raw_end
 
 _KEPT = (
     "class id role hidden aria-hidden type start value alt itemprop rel name content property http-equiv datetime colspan lang"
     " xml:lang encoding shadowrootmode open pubdate charset itemscope itemtype display alttext"
 )
 _ALWAYS, _STYLE, _HREF, _TITLE, _SRC = 1, 2, 3, 4, 5
+_DEEP = 64  # blocks inside each other that are kept track of
 _SPACE, _END, _SLASH, _SPACE_OR_END = 1, 2, 4, 3  # classes of bytes
 # What a tag means for the pass.
 (
@@ -40,14 +42,23 @@ _SPACE, _END, _SLASH, _SPACE_OR_END = 1, 2, 4, 3  # classes of bytes
     _SHAPE,
     _EDGE,
     _PRE,
-) = (1 << n for n in range(16))
+    _FACT,
+    _NESTS,
+    _PARAGRAPH,
+    _HEADING,
+    _LIST,
+    _ENTRY,
+    _TABLE,
+    _GROUP,
+    _ROW,
+    _CELL,
+    _BUTTON,
+    _SELECT,
+    _UPSETS,
+) = (1 << n for n in range(29))
 _EDGES = (  # which a parser never ignores
     "address article aside blockquote dd div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre"
     " section ul"
-)
-_BREAKERS = (
-    "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li listing menu meta nobr ol p"
-    " pre ruby s small span strong strike sub sup table tt u ul var"
 )
 
 
@@ -58,8 +69,8 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     attributes |= {fnv("style"): _STYLE, fnv("href"): _HREF, fnv("title"): _TITLE, fnv("src"): _SRC}
     tags: dict[int, int] = {}
     for names, bit in (
-        ("script style xmp iframe noembed noframes", _RAW),
-        ("title textarea", _RCDATA),
+        (RAW_TEXTS, _RAW),
+        (ESCAPED_TEXTS, _RCDATA),
         ("plaintext", _PLAIN),
         ("svg math", _FOREIGN),
         ("math", _MATH),
@@ -72,11 +83,30 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ("script style", _SCRIPT),
         (_EDGES, _EDGE),
         ("pre listing textarea", _PRE),
+        ("meta", _FACT),
+        (_EDGES.replace(" hr", ""), _NESTS),
+        ("center details dialog dir fieldset form hgroup listing menu noscript search summary", _NESTS),
+        ("table tbody thead tfoot tr td th button", _NESTS),
+        ("p", _PARAGRAPH),
+        ("h1 h2 h3 h4 h5 h6", _HEADING),
+        ("ul ol dl", _LIST),
+        ("li dd dt", _ENTRY),
+        ("table", _TABLE),
+        ("tbody thead tfoot", _GROUP),
+        ("tr", _ROW),
+        ("td th", _CELL),
+        ("button", _BUTTON),
+        ("select", _SELECT),
+        (
+            "html head body frameset template object applet marquee caption colgroup rb rp rt rtc select keygen input option"
+            " optgroup",
+            _UPSETS,
+        ),
         (
             "path g circle ellipse rect line polygon polyline use defs stop lineargradient radialgradient clippath symbol",
             _SHAPE,
         ),
-        (_BREAKERS, _BREAKS),
+        (BREAKERS, _BREAKS),
     ):
         for name in names.split():
             tags[fnv(name)] = tags.get(fnv(name), 0) | bit
@@ -84,7 +114,7 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     classes[list(b" \n\t\r\f")] = _SPACE
     classes[ord(">")] = _END
     classes[ord("/")] = _SLASH
-    return _hash_table(attributes, 128), _hash_table(tags, 512), classes
+    return hash_table(attributes, 128), hash_table(tags, 512), classes
 
 
 @numba.njit(cache=True, nogil=True)
@@ -100,20 +130,61 @@ def _holds(h, start, end, needle):
     return False
 
 
+@numba.njit(cache=True, nogil=True)
+def _open(nest, depth, key, kind):
+    """The blocks that are certainly open when one begins, as a parser closes some of them by itself; none where in doubt."""
+    if not kind & _NESTS and not kind & _EDGE:
+        return 0
+    top = nest[depth - 1, 1] if depth else 0
+    if top & _PARAGRAPH:
+        if kind & (_TABLE | _GROUP | _ROW | _CELL):
+            return 0
+        if kind & _EDGE:
+            depth -= 1
+            top = nest[depth - 1, 1] if depth else 0
+    if not kind & _NESTS:
+        return depth
+    if depth:
+        if kind & _ENTRY:
+            fits = top & _LIST != 0
+        elif kind & _HEADING:
+            fits = top & _HEADING == 0
+        elif kind & _GROUP:
+            fits = top & _TABLE != 0
+        elif kind & _ROW:
+            fits = top & (_TABLE | _GROUP) != 0
+        elif kind & _CELL:
+            fits = top & _ROW != 0
+        elif kind & _TABLE:
+            fits = top & (_TABLE | _GROUP | _ROW) == 0
+        elif kind & _BUTTON:
+            fits = not (nest[:depth, 1] & _BUTTON).any()
+        else:
+            fits = True
+        if not fits:
+            depth = 0
+    if depth == len(nest):
+        depth = 0
+    nest[depth] = key, kind
+    return depth + 1
+
+
 _LD_JSON, _MATH_TEX, _DISPLAY, _VISIBILITY, _CC, _AUTHOR, _LICENSE, _CANONICAL = (
     np.frombuffer(s, np.uint8)
     for s in (b"ld+json", b"math/tex", b"display", b"visibility", b"creativecommons.org/", b"author", b"license", b"canonical")
 )
 _TYPE, _REL, _VALUE, _ALT = map(fnv, ("type", "rel", "value", "alt"))
+_NAMING = np.array([fnv(name) for name in ("name", "property", "itemprop", "http-equiv")], np.int64)
 
 
 @numba.njit(cache=True, nogil=True)
-def thin(h, attributes, tags, classes):
+def thin(h, attributes, tags, classes, metas):
     """The page without what is not read: uint8, at most a quarter longer than the page.
 
     Args:
         h: uint8, a page in UTF-8 as it came.
         attributes, tags, classes: `tables()`.
+        metas: `hash_table` of the names of the `<meta>` that are read.
     """
     n = h.size
     doubled = 0
@@ -124,6 +195,9 @@ def thin(h, attributes, tags, classes):
     foreign = 0
     in_math = False
     pre = 0
+    nest = np.empty((_DEEP, 2), np.int64)  # blocks that are certainly open inside each other: name and kind
+    depth = 0
+    in_select = False
     at_edge = False  # nothing but white space since a tag at which a block begins or ends
     layout = -1  # where white space begins that the next tag may make superfluous
     i = 0
@@ -227,7 +301,7 @@ def thin(h, attributes, tags, classes):
         if closing:
             out[pos] = 0x2F
             pos += 1
-        key = np.int64(_BASIS)
+        key = np.int64(BASIS)
         name_start = at
         while at < n:
             b = np.int64(h[at])
@@ -235,18 +309,22 @@ def thin(h, attributes, tags, classes):
                 break
             out[pos] = b
             pos += 1
-            key = (key ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * _PRIME & _MASK
+            key = (key ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * PRIME & MASK
             at += 1
         name_end = at
-        kind = _find(tags, key)
+        kind = find(tags, key)
         if kind < 0:
             kind = np.int64(0)
-        if kind & _EDGE and not closing and laid_out >= 0:
+        # whether it ends a block for certain: an end tag may be one too many, and then it ends nothing
+        ends = closing and kind & _NESTS != 0 and depth > 0 and nest[depth - 1, 0] == key and not foreign and not in_select
+        is_edge = kind & _EDGE != 0 and (ends or not closing)
+        if is_edge and laid_out >= 0:
             for k in range(mark, pos):
                 out[laid_out + k - mark] = out[k]
             pos -= mark - laid_out
             mark = laid_out
         keep_script = False
+        is_fact = kind & _FACT == 0 or foreign != 0
         wants_href = False
         href_start = href_end = 0
         seen = np.int64(0)
@@ -261,7 +339,7 @@ def thin(h, attributes, tags, classes):
                 at += 1
                 continue
             attribute = at
-            name = np.int64(_BASIS)
+            name = np.int64(BASIS)
             first = True
             while at < n:
                 b = np.int64(h[at])
@@ -270,7 +348,7 @@ def thin(h, attributes, tags, classes):
                 if b == 0x3D and not first:
                     break
                 first = False
-                name = (name ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * _PRIME & _MASK
+                name = (name ^ (b | 0x20 if 0x41 <= b <= 0x5A else b)) * PRIME & MASK
                 at += 1
             attribute_end = at
             k = at
@@ -285,8 +363,7 @@ def thin(h, attributes, tags, classes):
                     quote = h[k]
                     k += 1
                     start = k
-                    while k < n and h[k] != quote:
-                        k += 1
+                    k = index_of(h, quote, k)
                     end = k
                     at = k + 1
                     attribute_end = min(at, n)
@@ -300,7 +377,7 @@ def thin(h, attributes, tags, classes):
                     end = at = attribute_end = k
             if closing:
                 continue
-            use = _find(attributes, name)
+            use = find(attributes, name)
             if use > 1:  # of an attribute given twice the first one counts, so the second must not outlive it
                 if seen & 1 << use:
                     continue
@@ -317,6 +394,8 @@ def thin(h, attributes, tags, classes):
                     kept = kind & _ITEM != 0
                 elif name == _ALT:
                     kept = kind & _IMAGE != 0
+                elif kind & _FACT and (name == _NAMING).any():
+                    is_fact = is_fact or find(metas, hash_lower(h, start, end)) >= 0
             elif use == 2:
                 kept = kept or _holds(h, start, end, _DISPLAY) or _holds(h, start, end, _VISIBILITY)
             elif use == 3:
@@ -348,7 +427,7 @@ def thin(h, attributes, tags, classes):
             pos = mark
             i = at + 1
             continue
-        if kind & _LINK and not wants_href:
+        if (kind & _LINK and not wants_href) or not is_fact:
             pos = mark
             i = at + 1
             continue
@@ -359,7 +438,18 @@ def thin(h, attributes, tags, classes):
         out[pos] = 0x3E
         pos += 1
         i = at + 1
-        at_edge = kind & _EDGE != 0 and not closing  # an end tag may be one too many, and then it ends nothing
+        at_edge = is_edge
+        if ends:
+            depth -= 1
+        elif closing:
+            if kind & (_NESTS | _UPSETS):
+                depth = 0
+                in_select = in_select and not kind & _SELECT
+        elif kind & (_NESTS | _UPSETS | _EDGE):
+            depth = _open(nest, depth, key, kind)
+            if foreign and not kind & _BREAKS:
+                depth = 0
+            in_select = in_select or kind & _SELECT != 0
         if kind & _PRE:
             if not closing:
                 pre += 1
@@ -386,11 +476,16 @@ def thin(h, attributes, tags, classes):
                 pos += 1
                 i += 1
         elif kind & (_RAW | _RCDATA):
-            end = _raw_end(h, i, name_start, name_end)
+            end = raw_end(h, i, name_start, name_end)
             if kind & _SCRIPT and not keep_script:
                 pos = mark
                 while end < n and h[end] != 0x3E:
                     end += 1
+                    if end + 1 < n and h[end - 1] == 0x3D and (h[end] == 0x22 or h[end] == 0x27):
+                        quote = h[end]
+                        end += 1
+                        while end < n and h[end] != quote:
+                            end += 1
                 end = min(n, end + 1)
             elif keep_script or kind & _SHOWN:
                 while i < end:

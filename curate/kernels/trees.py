@@ -40,13 +40,14 @@ class Trees(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _one_by_one(x, feature, threshold, right, first, leaf, first_leaf, out):
+def _one_by_one(left, x, feature, threshold, right, first, leaf, first_leaf, out):
     """The same for the few rows that fill no vector."""
     for r in range(len(x)):
+        row = np.concatenate((left[r], x[r]))
         for t in range(len(first) - 1):
             left_over = _ALL
             for k in range(first[t], first[t + 1]):
-                left_over &= _ALL if x[r, feature[k]] <= threshold[k] else right[k]
+                left_over &= _ALL if row[feature[k]] <= threshold[k] else right[k]
             out[r, t % out.shape[1]] += leaf[first_leaf[t] + _lowest(left_over)]
 
 
@@ -57,9 +58,11 @@ def _lowest(bits):
 
 
 @numba.njit(cache=True, nogil=True)
-def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
-    """Adds to out, float64 [rows, groups]; tree t belongs to group t % groups."""
-    n, features = x.shape
+def _scores(left, x, feature, threshold, right, first, leaf, first_leaf, out):
+    """Adds to out, float64 [rows, groups]; tree t belongs to group t % groups. Features are those in left, then those in x."""
+    n, wide = x.shape
+    wide_left = left.shape[1]
+    features = wide_left + wide
     groups = out.shape[1]
     columns = np.empty((features, _ROWS), np.float32)
     sets = np.empty(_ROWS, np.uint32)
@@ -67,11 +70,13 @@ def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
     for start in range(0, n, _ROWS):
         m = min(_ROWS, n - start)
         if m <= _FEW:
-            _one_by_one(x[start:], feature, threshold, right, first, leaf, first_leaf, out[start:])
+            _one_by_one(left[start:], x[start:], feature, threshold, right, first, leaf, first_leaf, out[start:])
             break
         for r in range(m):
-            for f in range(features):
-                columns[f, r] = x[start + r, f]
+            for f in range(wide_left):
+                columns[f, r] = left[start + r, f]
+            for f in range(wide):
+                columns[wide_left + f, r] = x[start + r, f]
         for r in range(m, _ROWS):  # so that the loops below have a fixed length
             columns[:, r] = 0
         sums[:] = 0
@@ -101,13 +106,14 @@ def _scores(x, feature, threshold, right, first, leaf, first_leaf, out):
                 out[start + r, g] += sums[g, r]
 
 
-def scores(trees: Trees, x: np.ndarray, groups: int = 1) -> np.ndarray:
-    """float32 [rows, groups]: the sums of the leaves that each row of x falls into; tree t counts for group t % groups.
+def scores(trees: Trees, x: np.ndarray, groups: int = 1, left: np.ndarray | None = None) -> np.ndarray:
+    """float32 [rows, groups]: the sums of the leaves that each row falls into; tree t counts for group t % groups.
 
-    x: float32 [rows, features], no NaN.
+    x: float32 [rows, features], no NaN. left: as x, with the features that come before those of x, so that nobody needs to
+    join the two.
     """
     out = np.zeros((len(x), groups))
-    _scores(x, *trees, out)
+    _scores(np.empty((len(x), 0), np.float32) if left is None else left, x, *trees, out)
     return out.astype(np.float32)
 
 

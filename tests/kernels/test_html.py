@@ -13,6 +13,7 @@ from resiliparse.parse.html import HTMLTree
 
 from curate.extract.page import Page, scan_page
 from curate.kernels import html as columns
+from curate.kernels.tags import fnv
 
 BLOCK = set(
     "p div h1 h2 h3 h4 h5 h6 ul ol li table tbody tr td th pre blockquote dl dt dd section body html hr head nav".split()
@@ -333,7 +334,7 @@ def test_words_are_counted():
     row = page.blocks[0]
     names = ["WORDS", "UPPER", "DIGITS", "PUNCT", "STOPS", "UNSPACED", "TITLE"]
     assert [int(row[getattr(columns, n)]) for n in names] == [9, 5, 2, 4, 3, 2, 2]
-    assert page.first_words[0].tolist()[:2] == [columns.fnv("the"), columns.fnv("cat")]
+    assert page.first_words[0].tolist()[:2] == [fnv("the"), fnv("cat")]
 
 
 def test_a_block_belongs_to_the_element_around_all_of_it():

@@ -37,7 +37,7 @@ def same(html: bytes) -> None:
     assert np.array_equal(features(thin), features(whole))
     formulas = [
         [
-            re.sub(b"<!--.*?-->", b"", page.html[a:b].partition(b">")[2], flags=re.S)
+            re.sub(rb"<!--.*?-->|<\?[^>]*>|\s+(?=</math>)", b"", page.html[a:b].partition(b">")[2], flags=re.S)
             for kind, a, b in page.spans.tolist()
             if kind < columns.SPAN_FACT
         ]
@@ -68,6 +68,25 @@ pieces = st.one_of(
          "<math><mi x=y>z</mi></math>", "<textarea>\n<p></textarea>"]
     ),
 )  # fmt: skip
+
+
+nested = st.sampled_from(
+    "p div li ul dl dd dt h1 h2 table tbody tr td caption form button select option fieldset center noscript section span label"
+    " hr svg ruby rt object template menu details".split()
+)
+laid_out = st.one_of(
+    st.sampled_from(["\n", "\n  ", " ", "a", "b "]),
+    st.builds("<{}>".format, nested),
+    st.builds("</{}>".format, nested),
+    st.builds("<{0}>\n</{0}>\n".format, nested),
+    st.builds("</{}>\n</{}>".format, nested, nested),
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(laid_out, max_size=24))
+def test_white_space_goes_only_where_a_block_begins_or_ends(parts):
+    same("".join(parts).encode())
 
 
 @settings(max_examples=1500, deadline=None)
@@ -111,7 +130,7 @@ def test_what_goes_and_what_stays():
     page = (
         b"<!doctype html><html lang=en><!-- c --><head><script src=x>code()</script><style>p{}</style>"
         b"<script type='application/ld+json'>{}</script><link rel=canonical href=u><link rel=icon href=i>"
-        b"<meta name=author content=me></head><body onload=x()><a href=v>one</a><a href=w rel='author'>two</a>"
+        b"<meta name=author content=me><meta name=viewport content=w></head><body onload=x()><a href=v>one</a><a href=w rel='author'>two</a>"
         b"<img src=d alt=t><p style='color:red' data-k=1 id=i>x</p>"
     )
     assert thin_page(page) == (
@@ -119,6 +138,9 @@ def test_what_goes_and_what_stays():
         b"<script type='application/ld+json'>{}</script><link rel=canonical href=u><meta name=author content=me></head>"
         b"<body><a>one</a><a rel='author' href=w>two</a><img alt=t><p id=i>x</p>"
     )
+
+
+_NUMBER = re.compile(b"(?<=%c)[0-9]+(?=%c)" % (columns.SPAN_OPEN, columns.SPAN_CLOSE))
 
 
 def test_pages_of_the_shared_crawl(shared_data):
@@ -134,7 +156,8 @@ def test_pages_of_the_shared_crawl(shared_data):
                     continue
                 pages += 1
                 whole, thin = read(html), read(thin_page(html))
-                assert whole.text == thin.text, record.url
+                # formulas bear numbers, and <meta> that went had some
+                assert _NUMBER.sub(b"", whole.text) == _NUMBER.sub(b"", thin.text), record.url
                 differing += not np.array_equal(features(whole), features(thin))
     assert pages > 250
     assert differing <= 0.01 * pages  # formatting that is not closed: one page

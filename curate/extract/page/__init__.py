@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from curate.kernels import blocks as kernel_of_blocks
 from curate.kernels import html as kernel
 from curate.kernels import thin as kernel_of_bytes
+from curate.kernels.tags import fnv, hash_table
 
 
 @dataclass(slots=True)
@@ -49,7 +51,14 @@ def scan_page(html: bytes) -> Page:
 
 def thin_page(utf8: bytes) -> bytes:
     """A page without scripts, comments and attributes that nobody reads; a parser makes the same tree of what is left."""
-    return kernel_of_bytes.thin(np.frombuffer(utf8, np.uint8), *kernel_of_bytes.tables()).tobytes()
+    return kernel_of_bytes.thin(np.frombuffer(utf8, np.uint8), *kernel_of_bytes.tables(), _metas()).tobytes()
 
 
 _LICENCES = np.frombuffer(kernel.LICENCES, np.uint8)
+
+
+@functools.lru_cache(maxsize=1)
+def _metas() -> np.ndarray:
+    from curate.extract.page.metadata import META_NAMES
+
+    return hash_table({fnv(name): 1 for name in META_NAMES}, 512)

@@ -76,7 +76,7 @@ def metadata(elements: Sequence[str], url: str | None, headings: Sequence[str] =
             parts = element.split('"')
             if len(parts) == 5 and parts[2] == " content=" and parts[0] in _PLAIN_META:
                 # nearly all are like this, and most of no interest here
-                if known := _META.get(parts[1].lower()):
+                if known := META_NAMES.get(parts[1].lower()):
                     page.add(*known, parts[3])
             else:
                 page.attributed(_attributes(element))
@@ -139,7 +139,7 @@ def _meta_names() -> dict[str, tuple[int, int]]:
 
 
 _DUBLIN_PREFIXES = ("dc.", "dcterms.", "dc:", "dcterms:")
-_META = _meta_names()
+META_NAMES = _meta_names()  # no other <meta> reaches the parser
 _ATTRIBUTE = re.compile(r'([^\s"=<>]+)="([^"]*)"')
 _MARKUP = re.compile(r"<(script|style|svg)\b.*?</\1>|<[^>]*>", re.S)
 _CREATIVE_COMMONS = re.compile(r"//(?:www\.)?creativecommons\.org/(?:licenses|licences|publicdomain)\b", re.I)
@@ -171,7 +171,7 @@ class _Page:
     def attributed(self, attributes: dict[str, str]) -> None:
         """A <meta> with these attributes."""
         for kind, name in attributes.items():
-            if kind in _NAMING and (known := _META.get(name.strip().lower())):
+            if kind in _NAMING and (known := META_NAMES.get(name.strip().lower())):
                 fact, rank = known
                 if kind != "itemprop":
                     self.add(fact, rank, attributes.get("content"))

@@ -124,7 +124,7 @@ class Model:
         x = page.features(self.name_weights, self.text_weights)
         first = trees.scores(self.blocks, x)[:, 0]
         around = context(page.blocks, page.elements, first)
-        raw = trees.scores(self.again, np.hstack([around, x]))[:, 0]
+        raw = trees.scores(self.again, x, left=around)[:, 0]
         return x, sigmoid(raw)
 
 
