@@ -17,17 +17,6 @@ def words(text: str) -> Counter[str]:
     return Counter(WORD.findall(text.lower()))
 
 
-def overlap(found: Counter[str], gold: Counter[str]) -> Overlap:
-    """Precision, recall and F1 of two multisets of words. Two empty ones agree."""
-    if not found and not gold:
-        return 1.0, 1.0, 1.0
-    common = (found & gold).total()
-    if not common:
-        return 0.0, 0.0, 0.0
-    precision, recall = common / found.total(), common / gold.total()
-    return precision, recall, 2 * precision * recall / (precision + recall)
-
-
 def folded(text: str) -> str:
     """A text without case and white space, in which a snippet is found whatever tags stand in the middle of it."""
     return SPACE.sub("", text.casefold())

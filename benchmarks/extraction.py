@@ -42,8 +42,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from _extraction_score import Overlap, judged, overlap, snippets, words
+from _extraction_score import Overlap, judged, snippets, words
 from _measure import Spread, table
+
+from curate.compare import overlap
 
 HERE = Path(__file__).resolve().parent
 CHUNK = 100  # pages a turn

@@ -110,11 +110,8 @@ def datatrove_side(pipeline: str, writer: str, repeats: int, python: Path, worke
     return Side("datatrove", repeats, command, lambda _, measured: json.loads(measured.stdout.splitlines()[-1]))
 
 
-def interleave(sides: Sequence[Side], source: Path, warm: Path, work: Path) -> None:
+def interleave(sides: Sequence[Side], source: Path, work: Path, title: str) -> None:
     """Run every side its number of times, in rounds whose order alternates. A side with fewer repeats is spread over them."""
-    for side in sides:
-        say(f"  warming up {side.name}")
-        side.go(warm, work)
     rounds = max(side.repeats for side in sides)
     for i in range(rounds):
         due = [s for s in sides if (i + 1) * s.repeats // rounds > i * s.repeats // rounds]
@@ -122,8 +119,14 @@ def interleave(sides: Sequence[Side], source: Path, warm: Path, work: Path) -> N
             measured, outcome = side.go(source, work)
             side.runs.append(measured)
             side.outcomes.append(outcome)
-            say(f"  round {i + 1}/{rounds}  {side.name}: {measured.wall:.2f} s, {measured.cpu:.2f} CPU s,"
-                f" {measured.peak / 1e6:.0f} MB")  # fmt: skip
+            say(f"  {title}, {i + 1} of {rounds}, {side.name}: {measured.wall:.2f} s, {measured.cpu:.2f} CPU s,"
+                f" {measured.peak / 1e6:.0f} MB" + (f", kept {outcome['kept']:,}" if "kept" in outcome else ""))  # fmt: skip
+
+
+def warm_up(sides: Sequence[Side], source: Path, work: Path) -> None:
+    for side in sides:
+        say(f"  warming up {side.name}")
+        side.go(source, work)
 
 
 def compare(sides: Sequence[Side], documents: int, size: int) -> dict[str, Any]:
@@ -161,7 +164,8 @@ def part_warc(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         curate_side("curate resiliparse", args.repeats, work, "resiliparse", args.workers),
         curate_side("curate trafilatura", args.peer_repeats, work, "trafilatura", args.workers),
     ]
-    interleave(sides, source, warm, work)
+    warm_up(sides, warm, work)
+    interleave(sides, source, work, "round")
     result = {"files": len(paths), "input": counted, **compare(sides, counted["html"], counted["html_bytes"])}
     if args.growth > 1:
         for k in range(args.growth):
@@ -191,7 +195,8 @@ def part_parquet(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         datatrove_side("parquet", "parquet-lean", args.repeats, args.peer_python, args.workers),
         curate_side("curate", args.repeats, work, "resiliparse", args.workers),
     ]
-    interleave(sides, source, warm, work)
+    warm_up(sides, warm, work)
+    interleave(sides, source, work, "round")
     return {"input": built, **compare(sides, built["documents"], built["text_bytes"])}
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from _measure import Measured, Spread, table
-from ingest import Failed, Side, helper, machine, said, say
+from ingest import Failed, Side, helper, interleave, machine, said, say
 
 HERE = Path(__file__).resolve().parent
 BAR = 15.0
@@ -119,18 +119,6 @@ def contestants(args: argparse.Namespace, work: Path, workers: int, peer_repeats
 def default_engine() -> str:
     """The extractor of archives where a recipe names none."""
     return str(helper(sys.executable, "_web_sides.py", "engine"))
-
-
-def interleave(sides: Sequence[Bound], source: Path, work: Path, title: str) -> None:
-    rounds = max(side.repeats for side in sides)
-    for i in range(rounds):
-        due = [s for s in sides if (i + 1) * s.repeats // rounds > i * s.repeats // rounds]
-        for side in due if i % 2 == 0 else reversed(due):
-            measured, outcome = side.go(source, work)
-            side.runs.append(measured)
-            side.outcomes.append(outcome)
-            say(f"  {title}, {i + 1} of {rounds}, {side.name}: {measured.wall:.1f} s, {measured.cpu:.1f} CPU s,"
-                f" {measured.peak / 1e6:.0f} MB, kept {outcome['kept']:,}")  # fmt: skip
 
 
 def part(args: argparse.Namespace, work: Path, title: str, source: Path, workers: int, peer: int, ours: int) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def compare(
             words[name] = Counter(_WORD.findall(text.casefold()))
             total.add(text, reason, words[name].total())
             texts[name] = text
-        scores = {pair: word_f1(words[pair[0]], words[pair[1]]) for pair in pairs}
+        scores = {pair: overlap(words[pair[0]], words[pair[1]])[2] for pair in pairs}
         for pair, score in scores.items():
             agreement[pair] += score
         entry = {
@@ -138,10 +138,15 @@ def options_of(parameters: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def word_f1(a: Counter[str], b: Counter[str]) -> float:
-    """Overlap of two bags of words as F1; 1 for two empty ones."""
-    total = a.total() + b.total()
-    return 2 * (a & b).total() / total if total else 1.0
+def overlap(found: Counter[str], wanted: Counter[str]) -> tuple[float, float, float]:
+    """Precision, recall and F1 of a bag of words beside another. Two empty ones agree."""
+    if not found and not wanted:
+        return 1.0, 1.0, 1.0
+    common = (found & wanted).total()
+    if not common:
+        return 0.0, 0.0, 0.0
+    precision, recall = common / found.total(), common / wanted.total()
+    return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def side_by_side(texts: Mapping[str, str]) -> list[tuple[bool, list[str]]]:

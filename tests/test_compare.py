@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from curate import extract
 from curate.cli import main
-from curate.compare import compare, options_of, side_by_side, word_f1
+from curate.compare import compare, options_of, overlap, side_by_side
 from curate.errors import RecipeError, SourceError
 
 pytest.importorskip("trafilatura")
@@ -143,7 +143,7 @@ def test_parameters() -> None:
 
 def test_word_f1() -> None:
     def f1(a: str, b: str) -> float:
-        return word_f1(Counter(a.split()), Counter(b.split()))
+        return overlap(Counter(a.split()), Counter(b.split()))[2]
 
     assert f1("", "") == 1 and f1("a", "") == 0 and f1("a b", "c") == 0
     assert f1("a a b", "a b b") == pytest.approx(2 * 2 / 6)

@@ -41,6 +41,7 @@ import numba
 import numpy as np
 from label import labels
 
+from curate.compare import overlap
 from curate.extract.charset import to_utf8
 from curate.extract.curate import parse
 from curate.extract.page import Page
@@ -386,15 +387,6 @@ def cross_validate(pages: Sequence[Gold], folds: int = 5, seed: int = 0, workers
     else:
         models = [fit(some, seed) for some in others]
     return [(model, np.flatnonzero(fold == k)) for k, model in enumerate(models)]
-
-
-def overlap(found: Counter[str], reference: Counter[str]) -> tuple[float, float, float]:
-    """Precision, recall and F1 of two multisets of words."""
-    common = (found & reference).total()
-    if not common:
-        return 0.0, 0.0, 0.0
-    precision, recall = common / found.total(), common / reference.total()
-    return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def measure(pages: Sequence[Gold], judged: Sequence[tuple[Model, np.ndarray]]) -> dict[str, Any]:

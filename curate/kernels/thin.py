@@ -2,9 +2,9 @@
 
 Half of a page's bytes are such, and a parser makes a node or an attribute of each. This pass knows tags, attributes and raw
 text as the tokeniser of the HTML standard does (WHATWG HTML, section 13.2.5), and drops nothing that decides what the text of
-a page is: no tag goes but scripts, styles, links that say nothing of the page, and shapes inside drawings. White space with a
-line break beside the start of a block goes as well, and `<meta>` that say none of the facts that are read; on pages whose `<b>` and `<font>` are not closed, that can move these
-elements a level inwards.
+a page is: no tag goes but scripts, styles, links and `<meta>` that say none of the facts that are read, and shapes inside
+drawings. White space with a line break where a block begins or ends goes as well; on pages whose `<b>` and `<font>` are not
+closed, that can move these elements a level inwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ import numba
 import numpy as np
 
 from curate.kernels.html import is_of_tex
-from curate.kernels.tags import BASIS, BREAKERS, ESCAPED_TEXTS, MASK, PRIME, RAW_TEXTS, find, fnv, hash_lower, hash_table, index_of, raw_end
+from curate.kernels.tags import (
+    BASIS,
+    BREAKERS,
+    ESCAPED_TEXTS,
+    MASK,
+    PRIME,
+    RAW_TEXTS,
+    find,
+    fnv,
+    hash_lower,
+    hash_table,
+    index_of,
+    raw_end,
+)
 
 _KEPT = (
     "class id role hidden aria-hidden type start value alt itemprop rel name content property http-equiv datetime colspan lang"

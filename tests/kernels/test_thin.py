@@ -130,7 +130,8 @@ def test_what_goes_and_what_stays():
     page = (
         b"<!doctype html><html lang=en><!-- c --><head><script src=x>code()</script><style>p{}</style>"
         b"<script type='application/ld+json'>{}</script><link rel=canonical href=u><link rel=icon href=i>"
-        b"<meta name=author content=me><meta name=viewport content=w></head><body onload=x()><a href=v>one</a><a href=w rel='author'>two</a>"
+        b"<meta name=author content=me><meta name=viewport content=w></head>"
+        b"<body onload=x()><a href=v>one</a><a href=w rel='author'>two</a>"
         b"<img src=d alt=t><p style='color:red' data-k=1 id=i>x</p>"
     )
     assert thin_page(page) == (
