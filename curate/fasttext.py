@@ -21,6 +21,7 @@ fastText 0.9.2 writes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import mmap
 import struct
@@ -42,6 +43,10 @@ _SUPERVISED = 3
 _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 _BLOCK = 1 << 16
 _COPIED = 256 << 20  # a mapped matrix up to this size is copied to where its numbers are aligned
+
+
+class Unsupported(SourceError):
+    """A fastText model, as far as can be seen, that is not read here: the library might."""
 
 
 class Model:
@@ -73,15 +78,25 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.path!r}, {len(self.labels)} labels, dim={self.dim}, loss={self.loss!r})"
 
-    def scores(self, text: Any, *, offset: float = OFFSET) -> np.ndarray:
+    def scores(self, text: Any, *, offset: float = OFFSET, strict: bool = False) -> np.ndarray:
         """Score of every label for each text: float32 (texts, labels), in the order of `labels`.
 
         text: string or large_string array, or a sequence of strings; a null is empty. offset: what is added to each
-        probability; 0 gives the probabilities themselves. Zeros where the model has no feature of a text.
+        probability; 0 gives the probabilities themselves. Zeros where the model has no feature of a text; strict: NaN there,
+        and where the end of the text is the only one, which says nothing of the text.
         """
         from curate.kernels.fasttext import all_scores
 
-        return all_scores(*self._means(*_spans(text)), self._output._replace(added=offset))
+        means, counts = self._means(*_spans(text))
+        found = all_scores(means, counts, self._output._replace(added=offset))
+        if strict:
+            found[counts <= self._at_end] = np.nan
+        return found
+
+    @functools.cached_property
+    def _at_end(self) -> int:
+        """How many features a text without words has: the word `</s>`, where the model knows it."""
+        return int(self._means(*_spans([""]))[1][0])
 
     def predict(self, text: Any, k: int = 1, *, offset: float = OFFSET) -> tuple[pa.Array, pa.Array]:
         """The k best labels of each text and their scores, best first: lists of strings and of float32.
@@ -105,12 +120,20 @@ class Model:
         return pa.ListArray.from_arrays(bounds, names), pa.ListArray.from_arrays(bounds, pa.array(top[some].ravel()))
 
     def best(
-        self, starts: np.ndarray, ends: np.ndarray, data: np.ndarray, *, offset: float = OFFSET
+        self, starts: np.ndarray, ends: np.ndarray, data: np.ndarray, *, offset: float = OFFSET, strict: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the best label (int32, -1 for none) and its score (float32) of each text data[starts[i]:ends[i]]."""
+        """Number of the best label (int32, -1 for none) and its score (float32) of each text data[starts[i]:ends[i]].
+
+        strict: as for `scores`; -1 and NaN there.
+        """
         from curate.kernels.fasttext import best_scores
 
-        return best_scores(*self._means(starts, ends, data), self._output._replace(added=offset))
+        means, counts = self._means(starts, ends, data)
+        label, score = best_scores(means, counts, self._output._replace(added=offset))
+        if strict:
+            bare = counts <= self._at_end
+            label[bare], score[bare] = -1, np.nan
+        return label, score
 
     def _means(self, starts: np.ndarray, ends: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from curate.kernels.fasttext import average, memo
@@ -132,7 +155,18 @@ def load(path: str | Path) -> Model:
     Memory: a matrix of more than 256 MiB stays in the file (mapped, shared by processes) unless it is quantised or is
     multiplied with the output; else rows x min(dim, labels) x 4 bytes.
     """
+    return _read(_open(str(path)))
+
+
+def labels(path: str | Path) -> tuple[str, ...]:
+    """The labels of a model, as `load(path).labels`, without reading its matrices. Raises SourceError as `load` does."""
     path = str(path)
+    r = _open(path)
+    _, (bounds, letters, *_), words, _ = _dictionary(r)
+    return _names(bounds[words:], letters)
+
+
+def _open(path: str) -> _Reader:
     try:
         with open(path, "rb") as stream:
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -140,7 +174,7 @@ def load(path: str | Path) -> Model:
         raise SourceError(f"{path} is not a fastText model: it is empty") from None
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
-    return _read(path, _Reader(path, np.frombuffer(data, np.uint8)))
+    return _Reader(path, np.frombuffer(data, np.uint8))
 
 
 class _Reader:
@@ -148,6 +182,7 @@ class _Reader:
 
     def __init__(self, path: str, data: np.ndarray):
         self.path, self.data, self.at = path, data, 0
+        self.unsupported = ""  # said at the end: a file that is no model at all is not for the library either
 
     def bad(self, what: str) -> SourceError:
         return SourceError(f"{self.path} is not a fastText model: {what}")
@@ -169,14 +204,19 @@ class _Reader:
         return form.unpack(self.take(form.size).tobytes())
 
 
-def _read(path: str, r: _Reader) -> Model:
-    from curate.kernels.fasttext import EACH, SOFTMAX, TREE, Features, Output, index_words, parse_entries
+def _dictionary(r: _Reader) -> tuple[dict[str, int], tuple[np.ndarray, ...], int, int]:
+    """Header; bounds, letters and counts of words and labels; how many are words, and how many n-grams were kept (-1: all)."""
+    from curate.kernels.fasttext import parse_entries
 
+    path = r.path
     if len(r.data) < 8 or r.unpack("i") != (_MAGIC,):
         raise r.bad("it does not begin as one")
     version = r.unpack("i")[0]
     if version not in _VERSIONS:
-        raise SourceError(f"{path} has version {version} of fastText's format; versions 11 and 12 can be read")
+        what = f"{path} has version {version} of fastText's format; versions 11 and 12 can be read"
+        if version > max(_VERSIONS):
+            raise SourceError(what)
+        r.unsupported = what
     fields = ("dim", "ws", "epoch", "min_count", "neg", "ngrams", "loss", "model", "bucket", "minn", "maxn", "rate")
     header = dict(zip(fields, r.unpack("12i"), strict=True))
     r.unpack("d")
@@ -184,8 +224,10 @@ def _read(path: str, r: _Reader) -> Model:
         raise SourceError(f"{path} holds word vectors, not a classifier: train one with `fasttext supervised`")
     if version == 11:
         header["maxn"] = 0  # classifiers of that time had no character n-grams, whatever the file says
-    if header["loss"] not in _LOSSES or header["dim"] < 1 or header["bucket"] < 0 or max(header["ngrams"], header["maxn"]) > 99:
+    if header["loss"] not in _LOSSES or header["dim"] < 1 or header["bucket"] < 0:
         raise r.bad("its parameters make no sense")
+    if max(header["ngrams"], header["maxn"]) > 99:
+        r.unsupported = f"{path} has n-grams of more than 99 words or characters"
 
     size, words, labels, _, pruned = r.unpack("3i2q")
     if words < 0 or labels < 1 or size != words + labels or pruned < -1:
@@ -197,6 +239,20 @@ def _read(path: str, r: _Reader) -> Model:
         raise r.short()
     if kinds[:words].any() or (kinds[words:] != 1).any():
         raise r.bad("its dictionary mixes words and labels")
+    return header, (bounds, letters, tally), words, pruned
+
+
+def _names(bounds: np.ndarray, letters: np.ndarray) -> tuple[str, ...]:
+    found = (letters[a:b].tobytes().decode("utf-8", "replace") for a, b in itertools.pairwise(bounds.tolist()))
+    return tuple(name.removeprefix("__label__") for name in found)
+
+
+def _read(r: _Reader) -> Model:
+    from curate.kernels.fasttext import EACH, SOFTMAX, TREE, Features, Output, index_words
+
+    path = r.path
+    header, (bounds, letters, tally), words, pruned = _dictionary(r)
+    labels = len(bounds) - 1 - words
     pairs = r.take(max(pruned, 0) * 2, "<i4").reshape(-1, 2)
 
     quantised = r.unpack("?")[0]
@@ -224,6 +280,8 @@ def _read(path: str, r: _Reader) -> Model:
     out = _matrix(r, quantised and quantised_too, header["dim"])
     if len(out) != labels:
         raise r.bad(f"its output matrix has {len(out):,} rows for {labels:,} labels")
+    if r.unsupported:
+        raise Unsupported(r.unsupported)
 
     kind = {"hs": TREE, "softmax": SOFTMAX}.get(_LOSSES[header["loss"]], EACH)
     weights = np.asarray(out, np.float32)
@@ -245,8 +303,7 @@ def _read(path: str, r: _Reader) -> Model:
         kind=kind, weights=np.ascontiguousarray(weights.T), left=left, right=right, sigmoid=_sigmoid(), labels=labels,
         added=OFFSET,
     )  # fmt: skip
-    names = [letters[a:b].tobytes().decode("utf-8", "replace") for a, b in itertools.pairwise(bounds[words:].tolist())]
-    return Model(path, header, [name.removeprefix("__label__") for name in names], features, output)
+    return Model(path, header, _names(bounds[words:], letters), features, output)
 
 
 def _matrix(r: _Reader, quantised: bool, dim: int) -> np.ndarray:
