@@ -10,11 +10,11 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate import ranks
 from curate.errors import RecipeError, StageError
 from curate.memory import as_table
-from curate.stages import quantile
 from curate.stages.quantile import Quantile
-from curate.testing import run_over
+from curate.testing import check_stage, run_over
 
 
 def brute_force(stage, scores, weights=None):
@@ -83,7 +83,7 @@ def test_a_budget_is_never_exceeded(rows, budget):
 @pytest.mark.parametrize("samples", [2, 5, 512])
 @pytest.mark.parametrize("shape", ["all equal", "few values", "normal", "one giant", "sorted", "zero weights"])
 def test_larger_corpora_with_few_samples(monkeypatch, samples, shape):
-    monkeypatch.setattr(quantile, "SAMPLES", samples)
+    monkeypatch.setattr(ranks, "SAMPLES", samples)
     rng = np.random.default_rng(1)
     n = 3000
     scores = {
@@ -105,23 +105,20 @@ def test_larger_corpora_with_few_samples(monkeypatch, samples, shape):
         assert stays(stage, docs(scores, weights), shards=7) == expected
 
 
-def test_the_bracket_is_narrow():
+def test_the_bracket_is_narrow(monkeypatch):
     """What the last step holds in memory is a small part of the corpus."""
     held = []
     stage = Quantile(column="s", keep=0.3)
-    real = quantile.read_table
+    real = ranks.read_partition
 
-    def read_table(path, *rest):
+    def read_partition(path, *rest):
         table = real(path, *rest)
         if path.parent.name == "gather":
             held.append(len(table))
         return table
 
-    quantile.read_table = read_table
-    try:
-        run_over(stage, docs(np.random.default_rng(0).normal(size=40_000)), shards=4)
-    finally:
-        quantile.read_table = real
+    monkeypatch.setattr(ranks, "read_partition", read_partition)
+    run_over(stage, docs(np.random.default_rng(0).normal(size=40_000)), shards=4)
     assert 0 < sum(held) < 400
 
 
@@ -183,3 +180,145 @@ def test_weight_is_tokens_only_when_asked():
 def test_wrong_parameters(wrong):
     with pytest.raises(RecipeError, match="quantile: "):
         Quantile(column="s", **wrong)
+
+
+# --------------------------------------------------------------------------------------------- groups
+
+
+def by_group(stage, scores, weights, groups):
+    """Rows that stay, each group by itself."""
+    stays = []
+    for group in set(groups):
+        rows = [r for r, g in enumerate(groups) if g == group]
+        share, budget = stage.keep, stage.tokens
+        if isinstance(share, dict):
+            share = share.get(group[0], share.get("*"))
+        if isinstance(budget, dict):
+            budget = budget.get(group[0], budget.get("*"))
+
+        def order(row):
+            tie = xxhash.xxh3_64_intdigest(row.to_bytes(8, "little"), xxhash.xxh3_64_intdigest(b"", stage.seed))
+            return (-scores[row] if stage.order == "highest" else scores[row]), tie
+
+        missing = [r for r in rows if scores[r] is None or math.isnan(scores[r])]
+        ranked = sorted(set(rows) - set(missing), key=order)
+        weight = {r: weights[r] if stage.weighted else 1 for r in ranked}
+        target = budget if share is None else Fraction(repr(share)) * sum(weight.values())
+        total = 0
+        for row in ranked:
+            total += weight[row]
+            if total > target:
+                break
+            stays.append(row)
+        stays += missing if stage.nulls == "keep" else []
+    return sorted(stays)
+
+
+amounts = st.one_of(
+    st.fixed_dictionaries({"keep": st.sampled_from([0.1, 0.3, 0.5, 1.0]), "by_tokens": st.booleans()}),
+    st.fixed_dictionaries({"tokens": st.integers(0, 60)}),
+    st.fixed_dictionaries({"keep": st.just({"a": 0.5, "": 0, "*": 0.25}), "by_tokens": st.booleans()}),
+    st.fixed_dictionaries({"tokens": st.just({"b": 10, "*": 3})}),
+)
+
+
+@given(
+    amounts,
+    st.sampled_from(["highest", "lowest"]),
+    st.sampled_from(["drop", "keep"]),
+    st.lists(
+        st.tuples(awkward, st.integers(0, 9), st.sampled_from([None, "", "a", "b", "ä", "null"])), min_size=1, max_size=60
+    ),
+    st.integers(1, 5),
+)
+def test_groups_are_cut_as_if_there_were_no_others(amount, order, nulls, rows, shards):
+    stage = Quantile(column="s", per="g", order=order, nulls=nulls, **amount)
+    scores, weights, groups = zip(*rows, strict=True)
+    table = docs(list(scores), list(weights)).append_column("g", pa.array(groups, pa.string()))
+    assert stays(stage, table, shards, batch=7) == by_group(stage, scores, weights, [(g,) for g in groups])
+
+
+@pytest.mark.parametrize("samples", [2, 16, 512])
+@pytest.mark.parametrize("per_part", [3, 100, 1 << 21])
+def test_many_groups_in_many_parts(monkeypatch, samples, per_part):
+    """Of one document, of a handful, and of half of the corpus."""
+    monkeypatch.setattr(ranks, "SAMPLES", samples)
+    monkeypatch.setattr(ranks, "DOCS_PER_PART", per_part)
+    rng = np.random.default_rng(3)
+    n = 600
+    groups = [
+        (str(g), h) for g, h in zip(np.where(rng.random(n) < 0.5, 0, rng.integers(1, 150, n)), rng.random(n) < 0.3, strict=True)
+    ]
+    scores, weights = rng.integers(0, 40, n).astype(float).tolist(), rng.integers(0, 100, n).tolist()
+    table = docs(scores, weights)
+    table = table.append_column("g", pa.array([g for g, _ in groups])).append_column(
+        "h", pa.array([bool(h) for _, h in groups])
+    )
+    stage = Quantile(column="s", keep=0.4, by_tokens=True, per=("g", "h"))
+    assert stays(stage, table, shards=6) == by_group(stage, scores, weights, groups)
+
+
+def test_what_a_task_holds_does_not_grow_with_a_large_group(monkeypatch):
+    held = []
+    real = ranks.read_partition
+
+    def read_partition(path, *rest):
+        table = real(path, *rest)
+        if path.parent.name == "gather":
+            held.append(len(table))
+        return table
+
+    monkeypatch.setattr(ranks, "read_partition", read_partition)
+    rng = np.random.default_rng(0)
+    table = docs(rng.normal(size=30_000)).append_column("g", pa.array(rng.integers(0, 3, 30_000)))
+    run_over(Quantile(column="s", keep=0.3, per="g"), table, shards=4)
+    assert 0 < sum(held) < 900
+
+
+@pytest.mark.parametrize("kind", [pa.int32(), pa.bool_(), pa.date32(), pa.null()])
+def test_kinds_of_groups(kind):
+    values = [None] * 6 if kind == pa.null() else [1, 1, 0, 0, None, None]
+    groups = pa.array([bool(v) if v is not None else None for v in values] if kind == pa.bool_() else values, kind)
+    table = docs([1.0, 2.0, 1.0, 2.0, 1.0, 2.0]).append_column("g", groups)
+    assert stays(Quantile(column="s", keep=0.5, per=("g",)), table) == ([1, 3, 5] if kind != pa.null() else stays(
+        Quantile(column="s", keep=0.5), table
+    ))  # fmt: skip
+
+
+def test_a_group_without_a_share_is_an_error():
+    table = docs([1.0, 2.0, 3.0]).append_column("g", pa.array(["en", "fr", None]))
+    with pytest.raises(StageError, match=r"quantile: keep has nothing for g = 'fr'; add it, or '\*'"):
+        Quantile(column="s", keep={"en": 0.5, "de": 1}, per="g")(table.slice(0, 2))
+    with pytest.raises(StageError, match="tokens has nothing for g = null"):
+        Quantile(column="s", tokens={"en": 5, "fr": 5}, per="g")(table)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.list_(pa.int64()), pa.binary()])
+def test_columns_that_make_no_groups(kind):
+    table = docs([1.0]).append_column("g", pa.nulls(1, kind))
+    with pytest.raises(StageError, match=r"quantile: column 'g' is .* makes no groups"):
+        Quantile(column="s", keep=0.5, per="g")(table)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keep": {"a": 0.5}},
+        {"keep": {"a": 0.5}, "per": ("a", "b")},
+        {"keep": {"a": 1.5}, "per": "g"},
+        {"tokens": {"a": -1}, "per": "g"},
+        {"keep": {}, "per": "g"},
+        {"keep": 0.5, "per": ("a", "a")},
+        {"keep": 0.5, "per": ""},
+    ],
+)
+def test_wrong_parameters_of_groups(wrong):
+    with pytest.raises(RecipeError, match="quantile: "):
+        Quantile(column="s", **wrong)
+
+
+@pytest.mark.parametrize(
+    "stage", [{"keep": {"v1": 0.5, "*": 0.1}, "per": "language"}, {"tokens": 40, "per": ("language", "file")}]
+)
+def test_conformance_with_groups(stage):
+    check_stage(Quantile(column="score", **stage))
