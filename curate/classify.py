@@ -28,7 +28,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -305,7 +305,7 @@ class _Fasttext:
         self.order = np.array([own.index(label) for label in self.labels])
         self.place = np.argsort(self.order).astype(np.int32)
         one_line = prepare.one_line and isinstance(self.model, _Library)  # to our kernel a newline is a space anyway
-        self.prepare = Prepare(**{**asdict(prepare), "one_line": one_line})
+        self.prepare = replace(prepare, one_line=one_line)
 
     def scores(self, rows: Any) -> np.ndarray:
         found = self.model.scores(self._texts(rows), offset=0, strict=True)
@@ -553,10 +553,15 @@ def _about(path: str, bare: bool, changed: int, size: int) -> About:
     return About.of(raw, str(file))
 
 
-def load(path: str | Path) -> Classifier:
-    """Read a classifier: a folder or a bare fastText file, as `resolve` returns it. Raises SourceError in one line."""
+def load(path: str | Path, *, prepare: Mapping[str, Any] | None = None) -> Classifier:
+    """Read a classifier: a folder or a bare fastText file, as `resolve` returns it. Raises SourceError in one line.
+
+    prepare: fields of `Prepare` in place of the classifier's own.
+    """
     path = str(path)
     what = about(path)
+    if prepare:
+        what = replace(what, prepare=replace(what.prepare, **prepare))
     if what.kind == "linear":
         return Classifier(path, what, _Linear(path, what))
     bare = is_file(path)
@@ -596,7 +601,8 @@ def save(
             shutil.copyfile(model, new / f"model{suffix if suffix in SUFFIXES else '.bin'}")
         if head is not None:
             with (new / "head.npz").open("wb") as out:
-                np.savez(out, **{key: np.ascontiguousarray(head[key], np.float32) for key in sorted(head)})
+                arrays: dict[str, Any] = {key: np.ascontiguousarray(head[key], np.float32) for key in sorted(head)}
+                np.savez(out, **arrays)
         for name, source in {**({"lsa.npz": lsa} if lsa else {}), **(files or {})}.items():
             shutil.copyfile(source, new / name)
         if card is not None:
@@ -704,11 +710,17 @@ def _from_hub(model: str) -> str:
     if not found:
         raise RecipeError(f"{model}: write hf://org/repo or hf://org/repo/file, with @revision after the repository if need be")
     import huggingface_hub as hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     repo, revision, file = found["repo"], found["revision"], found["file"]
 
     def get(name: str) -> str:
+        try:  # a question without the client's patience, which is half a minute for a hub that is out of reach
+            hub.get_hf_file_metadata(hub.hf_hub_url(repo, name, revision=revision), timeout=10)
+        except HfHubHTTPError:
+            raise
+        except Exception:
+            return hub.hf_hub_download(repo, name, revision=revision, local_files_only=True)
         return hub.hf_hub_download(repo, name, revision=revision)
 
     try:
@@ -721,17 +733,23 @@ def _from_hub(model: str) -> str:
         except EntryNotFoundError:  # no classifier of ours: then the only fastText file
             names = [name for name in hub.list_repo_files(repo, revision=revision) if Path(name).suffix in SUFFIXES]
             if len(names) != 1:
-                listed = ", ".join(sorted(names)[:5]) or "none"
+                listed = ", ".join(sorted(names)[:5]) or "it has none"
                 raise RecipeError(f"{model}: name the file of the model, as hf://{repo}/FILE ({listed})") from None
             return get(names[0])
         what = about(folder)
-        wanted = ["head.npz"] if what.kind == "linear" else [f"model{suffix}" for suffix in SUFFIXES]
-        wanted += ["lsa.npz"] if (what.features or {}).get("model") == "lsa" else []
-        hub.snapshot_download(repo, revision=revision, allow_patterns=[JSON, *wanted])
+        if what.kind == "linear":
+            get("head.npz")
+            if (what.features or {}).get("model") == "lsa":
+                get("lsa.npz")
+            return str(folder)
+        try:
+            get(f"model{SUFFIXES[0]}")
+        except EntryNotFoundError:
+            get(f"model{SUFFIXES[1]}")
         return str(folder)
-    except RecipeError:
+    except (RecipeError, SourceError):
         raise
-    except Exception as error:
+    except Exception as error:  # of the client, of the network, of the file system: one line for each
         hint = "" if model.startswith("hf://") else did_you_mean(model, (*shipped(), *models.NAMED))
-        why = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        why = " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])[:200]
         raise RecipeError(f"no such path: {model}; and it cannot be had from the hub ({why}){hint}") from error
