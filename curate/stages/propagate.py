@@ -46,14 +46,13 @@ class Propagate(GlobalStage):
     32, and answers their mean by probability.
 
     holdout: share of the labelled documents that judge the student and are not learned; more where that is fewer than 50: then
-    50, or half, since luck agrees with a handful. Texts that are equal but for case, punctuation and spacing are on one side,
-    and each class or rating is divided by itself, by hash of text and seed. min_agreement: smallest agreement on them, for all
-    heads or by column, else the run stops. Agreement is Cohen's kappa, for ratings with quadratic weights: 1 is perfect, 0 is
-    chance. Macro-F1 is stated with it, for ratings by the nearest whole number where all are whole. max_examples: labelled
-    documents that are used, those of the lowest hashes of (seed, id).
-    balance: of a single head with classes, use equally many of each. max_chars: of a text that are read, in learning and
-    later; 0 for all. options: of the student: dim, epoch, lr, ngrams, bucket, minn, maxn and min_count for fastText (else those
-    of DCLM, but 200,000 buckets), l2 for linear heads.
+    50, or half, since luck agrees with a handful. Near-duplicates are on one side, and so are texts that are equal but for
+    numbers; each class or rating is divided by itself, by hash of text and seed. min_agreement: smallest agreement on them, for
+    all heads or by column, else the run stops. Agreement is Cohen's kappa, for ratings with quadratic weights: 1 is perfect, 0
+    is chance. Macro-F1 is stated with it, for ratings by the nearest whole number where all are whole. max_examples: labelled
+    documents that are used, those of the lowest hashes of (seed, id). balance: of a single head with classes, use equally many
+    of each. max_chars: of a text that are read, in learning and later; 0 for all. options: of the student: dim, epoch, lr,
+    ngrams, bucket, minn, maxn and min_count for fastText (else those of DCLM, but 200,000 buckets), l2 for linear heads.
 
     Columns written: by each head, its column with `suffix`: for ratings a float32, for classes a string, and the probability of
     that class (float32) with `suffix` and `_score`. For `positive`, the column `into`: the probability of being of the
@@ -71,7 +70,7 @@ class Propagate(GlobalStage):
     >>> x = [i / 100 - 1 for i in range(200)]
     >>> vectors = pa.array([[v, 1.0] for v in x], pa.list_(pa.float32(), 2))
     >>> rated = pa.array([round(2 + 2 * v) if i % 2 else None for i, v in enumerate(x)])
-    >>> docs = pa.table({"text": [f"document {i}" for i in range(200)], "embedding": vectors, "stars": rated})
+    >>> docs = pa.table({"text": ["x" * i for i in range(200)], "embedding": vectors, "stars": rated})
     >>> found = Propagate(labels=("stars",), student="linear", options={"l2": 0.001})(docs).kept["stars_pred"].to_pylist()
     >>> [round(found[i]) for i in (0, 100, 198)]
     [0, 2, 4]
@@ -455,28 +454,38 @@ def _examples(stage: Propagate, task: Task) -> _Examples:
     table = pa.concat_tables(tables).combine_chunks()
     table = table.take(pa.array(np.argsort(table["_hash"].to_numpy(), kind="stable")))
     text = pc.fill_null(table["text"].combine_chunks().cast(pa.large_string()), "")
-    groups = _groups(text, table["_hash"].to_numpy())
     vectors, known = None, np.asarray(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
     if stage.student == "linear":
         vectors, known = _vectors(stage, table[stage.embedding].combine_chunks())
     if not stage.positive:
-        return _Examples(table, text, vectors, known, groups)
+        return _Examples(table, text, vectors, known, _groups(text, table["_hash"].to_numpy()))
     references = _references(stage)
-    theirs = _groups(references, np.zeros(len(references), np.uint64))
-    known &= ~np.isin(groups, theirs)  # a reference that the crawl holds too is no counterexample
+    zeros = np.zeros(len(references), np.uint64)
+    text = pa.concat_arrays([references, text])
+    groups = _groups(text, np.concatenate([zeros, table["_hash"].to_numpy()]))
+    known &= ~np.isin(groups[len(references) :], groups[: len(references)])  # a reference in the crawl is no counterexample
     n = min(len(references), int(known.sum()), stage.max_examples // 2)
-    rows = np.flatnonzero(known)[:n]
-    text = pa.concat_arrays([references[:n], text.take(pa.array(rows))])
-    return _Examples(table, text, None, np.ones(2 * n, bool), np.concatenate([theirs[:n], groups[rows]]), n)
+    rows = np.concatenate([np.arange(n), len(references) + np.flatnonzero(known)[:n]])
+    return _Examples(table, text.take(pa.array(rows)), None, np.ones(2 * n, bool), groups[rows], n)
 
 
 def _groups(text: pa.Array, otherwise: np.ndarray) -> np.ndarray:
-    """uint64 of each text, equal but for case, punctuation and spacing; of one with nothing else, what stands in its place."""
+    """uint64 of each text, equal for near-duplicates; of one without words, what stands in its place."""
     from curate.kernels.keys import hash128, normalise
+    from curate.training.data import Documents, clusters
 
     folded = normalise(text.cast(pa.string()))
-    some = np.asarray(pc.greater(pc.binary_length(folded), 0))
-    return np.where(some, hash128(folded)[:, 0], otherwise)
+    groups = otherwise.copy()
+    some = np.flatnonzero(np.asarray(pc.greater(pc.binary_length(folded), 0)))
+    if not len(some):
+        return groups
+    at = pa.array(some)
+    nothing = pa.nulls(len(some), pa.string())
+    cluster = clusters(Documents(text.take(at).cast(pa.string()), np.empty(0), nothing, nothing, nothing, nothing))
+    lowest: np.ndarray = np.full(cluster.max() + 1, 2**64 - 1, np.uint64)
+    np.minimum.at(lowest, cluster, hash128(folded.take(at))[:, 0])  # whatever the order of the documents
+    groups[some] = lowest[cluster]
+    return groups
 
 
 def _references(stage: Propagate) -> pa.Array:

@@ -45,7 +45,7 @@ def rated(n, seed=0, labelled=0.5, noise=0.3):
     truth = np.clip(np.rint(2 + 3 * vectors[:, 0] + rng.normal(size=n) * noise), 0, 4).astype(int)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel().astype(np.float16)), 6)
     stars = pa.array([int(t) if rng.random() < labelled else None for t in truth], pa.int64())
-    table = pa.table({"text": [f"document {i}" for i in range(n)], "embedding": column, "stars": stars})
+    table = pa.table({"text": ["x" * i for i in range(n)], "embedding": column, "stars": stars})
     return as_table(table), truth
 
 
@@ -245,6 +245,32 @@ def test_concordance_by_pairs(rows):
     chance = np.mean((truth[:, None] - said[None, :]) ** 2)
     if chance > 1e-6:
         assert propagate._concordance(truth, said) == pytest.approx(1 - np.mean((truth - said) ** 2) / chance, abs=1e-6)
+
+
+def test_near_duplicates_are_on_one_side(monkeypatch):
+    """Versions of a text, some with another number or a word more, and texts without words, which are strangers."""
+    groups = []
+    real = propagate._held_out
+
+    def held_out(labels, given, stage):
+        groups.append(given)
+        return real(labels, given, stage)
+
+    monkeypatch.setattr(propagate, "_held_out", held_out)
+    table, _ = rated(120, labelled=1)
+    rng = random.Random(2)
+    words = [w for of in WORDS.values() for w in of]
+    texts = [" ".join(rng.choices(words, k=60)) for _ in range(30)]
+    versions = [version for t in texts for version in (t, f"{t} {len(t)}", f"{t}\n\n{len(t) + 1}", "!")]
+    linear(min_agreement=-1)(table.set_column(table.schema.get_field_index("text"), "text", pa.array(versions)))
+    found = dict(zip(np.asarray(propagate._order(linear(), table["id"].combine_chunks())), versions, strict=True))
+    in_order = [found[h] for h in sorted(found)]
+    of = dict[str, set[int]]()
+    for text, group in zip(in_order, groups[0].tolist(), strict=True):
+        of.setdefault(text[:100], set()).add(group)
+    assert len(of["!"]) == 30
+    assert all(len(sides) == 1 for text, sides in of.items() if text != "!")
+    assert len({next(iter(sides)) for text, sides in of.items() if text != "!"}) == 30
 
 
 def test_max_examples_and_balance(monkeypatch):
