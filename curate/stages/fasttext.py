@@ -72,7 +72,7 @@ class Fasttext(Annotator):
     def __post_init__(self) -> None:
         if not self.into or self.into.startswith("_") or self.into == "text":
             raise RecipeError(f"fasttext: into is {self.into!r}; name a column to be written, such as quality")
-        if not isinstance(self.k, int) or self.k < 0:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 0:
             raise RecipeError(f"fasttext: k is {self.k!r}; write how many labels, or 0")
         if self.max_chars is not None and self.max_chars < 0:
             raise RecipeError(f"fasttext: max_chars is {self.max_chars}; write 0 for the whole text, or a number of characters")
