@@ -37,7 +37,7 @@ from curate.storage import read_partition, read_table, write_partitioned, write_
 
 SAMPLES = 512  # of a shard, by rank and again by weight, divided among its groups by their size; at least two of each
 DOCS_PER_PART = 1 << 21  # where there are groups: a part of them may be held as a whole
-TARGETS_PER_BLOCK = 8
+TARGETS_PER_BLOCK = 8  # at least; as many as there are where the whole corpus may be held
 KEY = ("group", "bits", "hash", "address")
 
 Names = Mapping[int, tuple[str | None, ...]]  # of groups, by their number
@@ -59,19 +59,21 @@ def parts_of(n_docs: int, grouped: bool) -> int:
 
 
 def steps(
-    stage: GlobalStage, keys: Step, targets: Targets, n_shards: int, parts: int, n_targets: int = 1, name: str = "merge"
+    stage: GlobalStage, keys: Step, targets: Targets, n_shards: int, n_keys: int, parts: int, n_targets: int = 1
 ) -> list[Step]:
     """The steps of a fit after and with `keys`, the step whose function calls `write_keys` with the same `parts`.
 
-    The last leaves `state.parquet` with the columns of `CUTS`, sorted by group and target. targets: a picklable function.
+    targets: a picklable function. n_keys: how many keys there are at most, from the number of documents. n_targets: the most
+    that a group has. The last step leaves `state.parquet`, a table like `CUTS`.
     """
-    blocks = -(-n_targets // TARGETS_PER_BLOCK)
+    width = max(TARGETS_PER_BLOCK, n_targets * DOCS_PER_PART // max(n_keys, 1))
+    blocks = -(-n_targets // width)
     return [
         keys,
         Step("bracket", partial(bracket, stage, targets), tasks=parts),
-        Step("gather", partial(gather, stage, parts, blocks), tasks=shard_groups(n_shards)),
-        Step("cut", partial(cut, stage, blocks), tasks=parts * blocks),
-        Step(name, partial(merge, stage, parts * blocks)),
+        Step("gather", partial(gather, stage, parts, blocks, width), tasks=shard_groups(n_shards)),
+        Step("cut", partial(cut, stage, blocks, width), tasks=parts * blocks),
+        Step("merge", partial(merge, stage, parts * blocks)),
     ]
 
 
@@ -310,11 +312,11 @@ def _ends(brackets: pa.Table, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return first, found[0], found[1]
 
 
-def gather(stage: GlobalStage, parts: int, blocks: int, task: Task) -> None:
-    """The keys within the brackets of a group of shards, and the weight of those before each in its group."""
+def gather(stage: GlobalStage, parts: int, blocks: int, width: int, task: Task) -> None:
+    """The keys within the brackets of a group of shards, and the weight of those before each. width: of a block."""
     folder = task.folder(stage)
     brackets = _brackets(folder, range(parts))
-    block = brackets["target"].to_numpy() // TARGETS_PER_BLOCK
+    block = brackets["target"].to_numpy() // width
     part = np.searchsorted(_bounds(parts), brackets["group"].to_numpy(), side="right")
     weights = np.zeros(len(brackets), np.int64)
     first = task.rank * SHARDS_PER_GROUP
@@ -351,7 +353,7 @@ def gather(stage: GlobalStage, parts: int, blocks: int, task: Task) -> None:
     write_partitioned(folder / "before" / f"{task.rank:05d}.parquet", _BEFORE.schema, pieces)
 
 
-def cut(stage: GlobalStage, blocks: int, task: Task) -> None:
+def cut(stage: GlobalStage, blocks: int, width: int, task: Task) -> None:
     """The cuts of one part of the groups and one block of targets."""
     folder = task.folder(stage)
     part, block = divmod(task.rank, blocks)
@@ -361,7 +363,7 @@ def cut(stage: GlobalStage, blocks: int, task: Task) -> None:
     for g in shards:
         sums = read_partition(folder / "before" / f"{g:05d}.parquet", part)
         np.add.at(weights, sums["row"].to_numpy(), sums["before"].to_numpy())
-    mine = np.flatnonzero(brackets["target"].to_numpy() // TARGETS_PER_BLOCK == block)
+    mine = np.flatnonzero(brackets["target"].to_numpy() // width == block)
     brackets, weights = brackets.take(pa.array(mine)), weights[mine]
     gathered = [_WEIGHTED, *(read_partition(folder / "gather" / f"{g:05d}.parquet", task.rank) for g in shards)]
     table = pa.concat_tables(gathered).combine_chunks()

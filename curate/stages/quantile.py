@@ -107,7 +107,7 @@ class Quantile(GlobalStage):
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         parts = ranks.parts_of(n_docs, bool(self.groups))
         keys = Step("keys", partial(_write_keys, self, parts), reads=self.fit_reads())
-        return ranks.steps(self, keys, partial(_targets, self), n_shards, parts)
+        return ranks.steps(self, keys, partial(_targets, self), n_shards, n_docs, parts)
 
     def open(self, task: Task) -> BatchFn:
         return partial(self._process, ranks.keys_of(task.state(self)), task.shard or 0)
@@ -123,7 +123,7 @@ class Quantile(GlobalStage):
         if self.nulls == "drop":
             reason = pc.if_else(pa.array(scored), reason, "quantile.no_score")
         stays = above & scored if self.nulls == "drop" else above | ~scored
-        value = pc.cast(_number(batch[self.column]), pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        value = pc.cast(as_number(batch[self.column]), pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         columns = {
             REASON: pc.if_else(pa.array(stays), pa.scalar(None, pa.string()), reason),
             "_value": pa.array(value, mask=~scored | stays),
@@ -145,8 +145,8 @@ class Quantile(GlobalStage):
 # --------------------------------------------------------------------------------------------- keys
 
 
-def _number(values: pa.Array) -> pa.Array:
-    """Dates, times and booleans as integers; numbers as they are."""
+def as_number(values: pa.Array, stage: str = "quantile") -> pa.Array:
+    """Dates, times and booleans as integers; numbers as they are. Raises StageError for other columns of a stage."""
     kind = values.type
     if pa.types.is_boolean(kind):
         return pc.cast(values, pa.uint8())
@@ -158,7 +158,7 @@ def _number(values: pa.Array) -> pa.Array:
         return pc.cast(values, pa.float64())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
         return values
-    raise StageError(f"quantile: a column of type {kind} has no order; give a number")
+    raise StageError(f"{stage}: a column of type {kind} has no order; give a number")
 
 
 def has_score(values: pa.Array) -> np.ndarray:
@@ -171,7 +171,7 @@ def has_score(values: pa.Array) -> np.ndarray:
 
 def ordered_bits(values: pa.Array) -> np.ndarray:
     """uint64 in the same order as the values (none of them null or NaN); -0.0 is 0.0."""
-    values = _number(values)
+    values = as_number(values)
     if pa.types.is_unsigned_integer(values.type):
         return values.to_numpy(zero_copy_only=False).astype(np.uint64)
     sign = np.uint64(1 << 63)
