@@ -436,6 +436,106 @@ def models_get(name: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("kind", metavar="fasttext|linear")
+@click.argument("data", nargs=-1, metavar="DATA...")
+@click.option("-o", "--out", required=True, metavar="DIR", help="The folder of the classifier.")
+@click.option("--positive", multiple=True, metavar="PATH", help="Documents that are all positive; may be repeated.")
+@click.option("--negative", multiple=True, metavar="PATH", help="Documents that are all negative; may be repeated.")
+@click.option("--recipe", metavar="FILE", help="Parameters in YAML, as a training writes them; --param goes over them.")
+@click.option("--param", "parameters", multiple=True, metavar="K=V", help="A parameter of the training.")
+@_json
+def train(
+    kind: str,
+    data: tuple[str, ...],
+    out: str,
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
+    recipe: str | None,
+    parameters: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train a classifier on DATA with the columns `text` and `label`, and write it to DIR with its card.
+
+    DATA: Parquet, JSONL, folders or run folders. `fasttext` learns from words; `linear` is a head on vectors, of a column of
+    embeddings (`--param vectors=embedding`) or made from the texts (`--param embedding=lsa`).
+    """
+    from curate.training import train as train_classifier
+    from curate.training.classifiers import read_recipe
+
+    asked = {key: value for key, value in (read_recipe(recipe) if recipe else {}).items() if key != "kind"}
+    found = train_classifier(kind, data, out, {**asked, **_values(parameters)}, positive=positive, negative=negative)
+    if as_json:
+        _emit(found)
+    else:
+        _figures(found)
+
+
+def _values(parameters: tuple[str, ...]) -> dict[str, Any]:
+    """`K=V` options as a mapping."""
+    from curate.errors import RecipeError
+    from curate.recipe import yaml_value
+
+    found: dict[str, Any] = {}
+    for text in parameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"--param {text}: write it as name=value")
+        found[name] = yaml_value(value)
+    return found
+
+
+@main.command("eval")
+@click.argument("model")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("--param", "parameters", multiple=True, metavar="K=V", help="label, text, vectors: columns; positive, threshold.")
+@_json
+def evaluate(model: str, data: tuple[str, ...], parameters: tuple[str, ...], as_json: bool) -> None:
+    """Judge MODEL on DATA with the columns `text` and `label`: areas, accuracy, and each class.
+
+    MODEL: the name of a classifier that comes with Curate, a folder, a fastText file, a URL or a Hugging Face id.
+    """
+    from curate.training import judge
+
+    found = judge(model, data, **_judging(parameters))
+    if as_json:
+        _emit(found)
+    else:
+        _figures(found)
+
+
+def _figures(found: dict[str, Any]) -> None:
+    """The figures of a classifier, for people."""
+    for key in ("auc", "average_precision", "accuracy"):
+        value = found.get(key)
+        click.echo(f"{key.replace('_', ' '):<20} {'none' if value is None else format(value, '.4f')}")
+    for label, row in (found.get("per_class") or {}).items():
+        shown = [f"{key} {row[key]:.3f}" for key in ("precision", "recall", "f1") if row.get(key) is not None]
+        click.echo(f"{label:<20} {', '.join([*shown, str(row['documents']) + ' documents'])}")
+    for what, n in {**found.get("left_out", {}), "documents of which the model knows nothing": found.get("unscored")}.items():
+        if n:
+            click.echo(f"left out: {n:,} {what}", err=True)
+    if "out" in found:
+        click.echo(f"{found['documents']:,} test documents, {found['trained_on']:,} trained on; see {found['out']}/card.md")
+    else:
+        click.echo(f"{found['documents']:,} documents")
+
+
+def _judging(parameters: tuple[str, ...]) -> dict[str, Any]:
+    from curate.errors import RecipeError, did_you_mean
+
+    found = _values(parameters)
+    for name, value in found.items():
+        known = ("label", "text", "vectors", "positive", "threshold")
+        if name not in known:
+            raise RecipeError(f"eval: there is no parameter {name!r}{did_you_mean(name, known)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name == "threshold" and not number:
+            raise RecipeError(f"eval: threshold is {value!r}; it is a number")
+        found[name] = value if name == "threshold" else str(value)
+    return found
+
+
+@main.command()
 @click.argument("out")
 @click.option("--pages", type=click.IntRange(100), default=3000, show_default=True)
 @click.option("--files", type=click.IntRange(1), default=6, show_default=True)

@@ -150,9 +150,7 @@ def threshold_table(
     return rows
 
 
-def _checked(
-    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
     given = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
     if not truth.shape == scores.shape == given.shape or truth.ndim != 1:

@@ -5,7 +5,8 @@ it runs in a child process, with one thread and with memory that the C library h
 documents in an order that follows from their contents and the seed. So the same documents, parameters and seed make the same
 bytes, in whatever order they came.
 
-Source: Joulin et al. 2016 (https://arxiv.org/abs/1607.01759); L-BFGS after Nocedal 1980 (doi:10.1090/S0025-5718-1980-0572855-7).
+Source: Joulin et al. 2016 (https://arxiv.org/abs/1607.01759); L-BFGS after Nocedal 1980
+(doi:10.1090/S0025-5718-1980-0572855-7).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def fit_fasttext(
         if len(seen) < 2:
             only = f"only the label {next(iter(seen))!r}" if seen else "no labelled text"
             raise RecipeError(f"training: there is {only}; a classifier needs at least two")
-        asked = {
+        asked: dict[str, Any] = {
             "input": str(file),
             "output": str(Path(folder, "model")),
             "train": {
