@@ -125,10 +125,14 @@ class Lsa(Embedder):
         return Lsa(self.hashes, self.weights, vectors, self.singular[:dim], self.pairs, self.documents)
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file (npz, without pickle), the same bytes for the same model. Half precision for the projections."""
+        """Write it to a file, which `load` reads: npz, without pickle, the same bytes for the same model."""
+        write_bytes(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
         about = {"format": _FORMAT, "kind": LSA, "dim": self.dim, "pairs": self.pairs, "documents": self.documents}
         stream = io.BytesIO()
-        np.savez_compressed(
+        np.savez(
             stream,
             about=np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8),
             hashes=self.hashes,
@@ -136,11 +140,11 @@ class Lsa(Embedder):
             vectors=self.vectors.astype(np.float16),
             singular=self.singular,
         )
-        write_bytes(path, stream.getvalue())
+        return stream.getvalue()
 
     @staticmethod
-    def load(path: str | Path) -> Lsa:
-        """Read what `save` wrote. Raises SourceError, in one line, for anything else."""
+    def load(path: str | Path | io.BytesIO) -> Lsa:
+        """Read what `save` wrote: a file, or its bytes. Raises SourceError, in one line, for anything else."""
         about, arrays = _read_lsa(path, ("hashes", "weights", "vectors", "singular"))
         hashes, weights, vectors, singular = arrays
         n, dim = len(hashes), about["dim"]
@@ -151,7 +155,7 @@ class Lsa(Embedder):
         return Lsa(hashes, weights, vectors.astype(np.float32), singular, bool(about["pairs"]), int(about["documents"]))
 
 
-def _read_lsa(path: str | Path, names: Sequence[str]) -> tuple[dict[str, Any], list[np.ndarray]]:
+def _read_lsa(path: str | Path | io.BytesIO, names: Sequence[str]) -> tuple[dict[str, Any], list[np.ndarray]]:
     import zipfile
 
     try:
