@@ -198,15 +198,19 @@ def prepared(
     if not regression:
         labelled.check_two(documents.label.tolist(), 0)
     read, classes_read = len(documents), set() if regression else set(documents.label.tolist())
-    documents, keys = labelled.without_repetitions(documents, labelled.digests(documents.text))
-    gone = read - len(documents)
+    keys = labelled.digests(documents.text)
+    cluster = labelled.clusters(documents)  # of all: a repetition that goes can still tie two groups together
+    kept = labelled.without_repetitions(documents, keys)
+    if not regression:
+        labelled.check_still_there(classes_read, documents.label[kept].tolist(), read - len(kept))
+    documents, keys, cluster = documents.take(kept), [keys[i] for i in kept], cluster[kept]
     taken = labelled.sampled(documents, keys, params.sources, params.per_source, params.seed)
     if not taken.all():
         documents.note("documents beyond what is taken of a source", int((~taken).sum()))
-        documents, keys = documents.take(taken), [key for key, t in zip(keys, taken.tolist(), strict=True) if t]
+        documents, keys, cluster = documents.take(taken), [keys[i] for i in np.flatnonzero(taken)], cluster[taken]
+    gone = read - len(documents)
     if not regression:
-        labelled.check_still_there(classes_read, documents.label.tolist(), gone)
-    cluster = labelled.clusters(documents)
+        labelled.check_two(documents.label.tolist(), gone)
     classes = None if regression else documents.label
     side = labelled.divided(keys, cluster, params.validation, params.test, params.seed, classes)
     if not regression:

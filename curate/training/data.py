@@ -281,15 +281,19 @@ def digests(text: pa.Array) -> list[str]:
     ]
 
 
-def without_repetitions(documents: Documents, keys: Sequence[str]) -> tuple[Documents, list[str]]:
-    """One of each text, the one with the smallest id; a text that has several labels goes altogether. Both are counted.
+def without_repetitions(documents: Documents, keys: Sequence[str]) -> np.ndarray:
+    """Which documents stay (int64 rows, in the order of their keys): one of each text, the one with the smallest id.
 
-    keys: `digests` of the texts. Returns the documents, in the order of their keys, and the keys that are left.
+    A text that has several labels goes altogether. Both are counted in the notes. keys: `digests` of the texts.
     """
     rows: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
         rows.setdefault(key, []).append(i)
-    ids = documents.id.to_pylist()
+    columns = [column.to_pylist() for column in (documents.id, documents.text, documents.source, documents.licence)]
+
+    def rank(i: int) -> tuple[str, ...]:
+        return tuple(column[i] or "" for column in columns)
+
     kept: list[int] = []
     contradicted = 0
     for key in sorted(rows):
@@ -297,11 +301,10 @@ def without_repetitions(documents: Documents, keys: Sequence[str]) -> tuple[Docu
         if len({documents.label[i] for i in mine}) > 1:
             contradicted += len(mine)
         else:
-            kept.append(min(mine, key=lambda i: (ids[i] or "", i)))
-    found = documents.take(np.array(kept, np.int64))
-    found.note("documents whose text is there with another label too", contradicted)
-    found.note("repeated documents", len(keys) - contradicted - len(kept))
-    return found, [keys[i] for i in kept]
+            kept.append(min(mine, key=rank) if len(mine) > 1 else mine[0])
+    documents.note("documents whose text is there with another label too", contradicted)
+    documents.note("repeated documents", len(keys) - contradicted - len(kept))
+    return np.array(kept, np.int64)
 
 
 def clusters(documents: Documents) -> np.ndarray:
