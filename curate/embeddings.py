@@ -224,12 +224,12 @@ def fit_features(found: Features, dim: int, seed: int, *, words: int = FEATURES,
     bounds, columns, values = _weighted(found, hashes, weights)
 
     width = min(dim + _OVER, n, max(len(hashes), 1))
-    back = lsa.transposed(bounds, columns, values, len(hashes))
+    begins, rows, moved = lsa.transposed(bounds, columns, values, len(hashes))
     dense = lsa.sparse_times(bounds, columns, values, lsa.signs(hashes, seed, width))
     for _ in range(_ROUNDS):
-        right = lsa.sparse_times(*back, _straight(dense))
+        right = lsa.sparse_times(begins, rows, moved, _straight(dense))
         dense = lsa.sparse_times(bounds, columns, values, _straight(right))
-    right = lsa.sparse_times(*back, _straight(dense))
+    right = lsa.sparse_times(begins, rows, moved, _straight(dense))
     squares, turn = lsa.eigen(lsa.gram(right))
     there = np.flatnonzero(squares > _RANK * max(squares[0], 0) if len(squares) else [])[:dim]
     singular = np.sqrt(squares[there])
