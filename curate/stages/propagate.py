@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
+import math
 import re
 import shutil
 import tempfile
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import reference
 from curate.errors import MissingExtra, RecipeError, StageError, did_you_mean
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.storage import TEMPORARY, read_json, read_table, remove_tree, write_bytes, write_json, write_table
@@ -30,7 +31,7 @@ REFERENCE, CORPUS = "hq", "cc"  # DCLM's names for its two classes
 MOST_CLASSES = 256
 MOST_RATINGS = 32  # that fastText learns as classes
 FEWEST = 50  # held-out documents, where there are twice as many
-FASTTEXT = {"dim": 100, "epoch": 5, "lr": 0.1, "ngrams": 2, "bucket": 200_000, "minn": 0, "maxn": 0, "min_count": 1}
+FASTTEXT = {"dim": 100, "epoch": 0, "lr": 0.1, "ngrams": 2, "bucket": 200_000, "minn": 0, "maxn": 0, "min_count": 1}
 LINEAR = {"l2": 0.001}
 
 
@@ -39,7 +40,7 @@ class Propagate(GlobalStage):
     """Learns labels that a part of the corpus has with a small model, judges it, and writes what it says about every document.
 
     labels: columns to learn, one head each; a null is no label, nor is a NaN, an infinity or an empty string. Or positive:
-    files of reference texts (Parquet or JSONL, column `text`), which one head tells from a sample of the corpus, as many
+    reference texts (Parquet, JSONL or text files, folders, runs), which one head tells from a sample of the corpus, as many
     documents as there are references. student: `fasttext`, on the text, or `linear`, on the column embedding (lists of
     floating-point numbers). task: `auto` takes strings and booleans for classes and numbers for ratings, to be regressed;
     `classes` or `regression` for all heads, or by column, says it. fastText learns ratings as classes, of which there may be
@@ -51,8 +52,9 @@ class Propagate(GlobalStage):
     all heads or by column, else the run stops. Agreement is Cohen's kappa, for ratings with quadratic weights: 1 is perfect, 0
     is chance. Macro-F1 is stated with it, for ratings by the nearest whole number where all are whole. max_examples: labelled
     documents that are used, those of the lowest hashes of (seed, id). balance: of a single head with classes, use equally many
-    of each. max_chars: of a text that are read, in learning and later; 0 for all. options: of the student: dim, epoch, lr,
-    ngrams, bucket, minn, maxn and min_count for fastText (else those of DCLM, but 200,000 buckets), l2 for linear heads.
+    of each. max_chars: of a text that are read, in learning and later; 0 for all. options: of the student: l2 for linear heads;
+    dim, epoch, lr, ngrams, bucket, minn, maxn and min_count for fastText. Else they are those of DCLM, but for 200,000 buckets,
+    and for more than its 5 epochs of fewer than 100,000 documents: 5 sqrt(100,000 / n), at most 100.
 
     Columns written: by each head, its column with `suffix`: for ratings a float32, for classes a string, and the probability of
     that class (float32) with `suffix` and `_score`. For `positive`, the column `into`: the probability of being of the
@@ -166,7 +168,7 @@ class Propagate(GlobalStage):
         return pa.schema(found)
 
     def files(self) -> tuple[str, ...]:
-        return tuple(itertools.chain.from_iterable(_files(path) for path in self.positive))
+        return reference.files(self.positive, "propagate")
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         reads = tuple(dict.fromkeys(("text", *self.labels, *self.reads())))
@@ -220,13 +222,6 @@ def _task_of(head: str, kind: pa.DataType) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return "classes"
     raise RecipeError(f"propagate: {head!r} is {kind}; labels are strings, booleans or numbers")
-
-
-def _files(path: str) -> list[str]:
-    """The files of references that a path stands for."""
-    if Path(path).is_dir():
-        return sorted(str(p) for p in Path(path).rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
-    return [path]
 
 
 def _means(scores: np.ndarray, labels: Sequence[str]) -> np.ndarray:
@@ -459,7 +454,7 @@ def _examples(stage: Propagate, task: Task) -> _Examples:
         vectors, known = _vectors(stage, table[stage.embedding].combine_chunks())
     if not stage.positive:
         return _Examples(table, text, vectors, known, _groups(text, table["_hash"].to_numpy()))
-    references = _references(stage)
+    references = _references(stage, task)
     zeros = np.zeros(len(references), np.uint64)
     text = pa.concat_arrays([references, text])
     groups = _groups(text, np.concatenate([zeros, table["_hash"].to_numpy()]))
@@ -488,24 +483,18 @@ def _groups(text: pa.Array, otherwise: np.ndarray) -> np.ndarray:
     return groups
 
 
-def _references(stage: Propagate) -> pa.Array:
+def _references(stage: Propagate, task: Task) -> pa.Array:
     """The texts of the reference files (large_string): each once, by a hash of text and seed, as many as are used."""
-    from curate.sources import Reading, Source, document_schema, inventory, module, splits
-
-    source = Source(paths=stage.files(), corpus="references", metadata=False)
-    schema, files = document_schema(inventory(source), source)
     limit = stage.max_examples // 2
     held = pa.table({"text": pa.array([], pa.large_string()), "hash": pa.array([], pa.uint64())})
-    for part in itertools.chain.from_iterable(splits(files, source)):
-        reading = Reading(files[part.file], source, schema, None, part.file)
-        for batch in module(reading.file.kind).read(reading, part.start, part.stop):
-            text = pc.fill_null(batch["text"].cast(pa.large_string()), "")
-            text = pc.utf8_slice_codeunits(text, 0, stage.max_chars) if stage.max_chars else text
-            text = text.filter(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
-            mine = pa.table({"text": text, "hash": pa.array(_order(stage, text))})
-            held = pa.concat_tables([held, mine])
-            if held.num_rows > 2 * limit:
-                held = _first(held, limit)
+    for batch in reference.batches(stage.positive, ("text",), "propagate", task):
+        text = pc.fill_null(batch["text"].cast(pa.large_string()), "")
+        text = pc.utf8_slice_codeunits(text, 0, stage.max_chars) if stage.max_chars else text
+        text = text.filter(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
+        mine = pa.table({"text": text, "hash": pa.array(_order(stage, text))})
+        held = pa.concat_tables([held, mine])
+        if held.num_rows > 2 * limit:
+            held = _first(held, limit)
     if not held.num_rows:
         raise StageError(f"propagate: the files of `positive` hold no text: {', '.join(stage.positive)}")
     return _first(held, limit)["text"].combine_chunks()
@@ -553,7 +542,7 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
         "task": task if stage.student == "linear" else "classes",
         "prepare": {"one_line": True, "max_chars": stage.max_chars},
         "seed": stage.seed,
-        "recipe": {"stage": "propagate", "options": _options(stage), "holdout": stage.holdout},
+        "recipe": {"stage": "propagate", "options": _options(stage, len(learned)), "holdout": stage.holdout},
     }
     if stage.student == "fasttext":
         from curate.training.fit import fit_fasttext
@@ -561,7 +550,7 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
         model = scratch / "model.bin"
         texts = classify.Prepare(one_line=True, max_chars=stage.max_chars)(examples.text.take(pa.array(learned)))
         safe = [_safe(label) for label in labels[~held_out].tolist()]
-        fit_fasttext(texts, safe, **_options(stage), loss="softmax", seed=stage.seed, quantise=False, path=model)
+        fit_fasttext(texts, safe, **_options(stage, len(learned)), loss="softmax", seed=stage.seed, quantise=False, path=model)
         about["labels"] = sorted({_safe(name) for name in names})
         classify.save(made, about, model=model)
     else:
@@ -569,7 +558,7 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
 
         assert examples.vectors is not None
         targets = ratings[~held_out] if task == "regression" else np.searchsorted(names, labels[~held_out].astype(str))
-        found = fit_linear(examples.vectors[learned], targets, task=task, seed=stage.seed, **_options(stage))
+        found = fit_linear(examples.vectors[learned], targets, task=task, seed=stage.seed, **_options(stage, len(learned)))
         about["labels"] = [head] if task == "regression" else names
         about["features"] = {"column": stage.embedding, "dim": examples.vectors.shape[1]}
         classify.save(made, about, head={"weights": found[0], "bias": found[1]})
@@ -584,8 +573,11 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
     return numbers
 
 
-def _options(stage: Propagate) -> dict[str, Any]:
+def _options(stage: Propagate, documents: int) -> dict[str, Any]:
+    """Of the student, for so many documents."""
     found = {**(FASTTEXT if stage.student == "fasttext" else LINEAR), **(stage.options or {})}
+    if stage.student == "fasttext" and not found["epoch"]:
+        found["epoch"] = math.ceil(min(max(5.0, 5 * math.sqrt(100_000 / documents)), 100))
     return {key: int(value) if isinstance(FASTTEXT.get(key), int) else float(value) for key, value in found.items()}
 
 
@@ -725,5 +717,5 @@ def _card(stage: Propagate, head: str, numbers: Mapping[str, Any]) -> str:
             f"| {name} | " + " | ".join(str(row.get(other, 0)) for other in said) + " |"
             for name, row in numbers["confusion"].items()
         ]
-    options = ", ".join(f"{key} {value:g}" for key, value in _options(stage).items())
+    options = ", ".join(f"{key} {value:g}" for key, value in _options(stage, numbers["documents"]).items())
     return "\n".join([*lines, "", f"Options: {options}; hold-out {stage.holdout:g}; seed {stage.seed}.", ""])

@@ -330,7 +330,7 @@ def test_references_that_are_none(tmp_path):
     empty = write_jsonl(tmp_path / "empty.jsonl", [{"text": " "}, {"text": ""}])
     with pytest.raises(StageError, match="hold no text"):
         Propagate(positive=(str(empty),), options=SMALL)(topics(30))
-    with pytest.raises(RecipeError, match="no such file"):
+    with pytest.raises(RecipeError, match="does not exist"):
         Propagate(positive=(str(tmp_path / "nowhere.jsonl"),))(topics(30))
 
 
