@@ -156,7 +156,8 @@ def _recipe(about: Mapping[str, Any], params: Training, chosen: Mapping[str, Any
     ]
     return (
         "## Recipe\n\n"
-        "Parameters that differ from the defaults; `recipe.yaml` has them all. The same data and seed give the same bytes.\n\n"
+        f"`curate train {about['kind']} DATA -o DIR --recipe recipe.yaml` repeats it: the same data, seed and version of the "
+        "library give the same bytes. Parameters that differ from the defaults:\n\n"
         + table(("parameter", "value"), rows)
     )
 
