@@ -362,6 +362,7 @@ class Transformer(Embedder):
         encoders.require(("torch", "sentence_transformers"), "embed", f"the model {name!r}")
         from sentence_transformers import SentenceTransformer
 
+        encoders.has_tokenizer(folder, "embeddings")
         self.name, self._prompt = name, prompt
         where = encoders.device_of(device)
         try:

@@ -161,7 +161,7 @@ class Encoder:
         out = np.empty((len(texts), self._outputs), np.float32)
         for length in np.unique(lengths).tolist():
             rows = order[lengths[order] == length]
-            block = max(1, self._room // length)
+            block = rows_of(self._room // length)
             wide = {name: self._fitted(values[rows], length, self._padding.get(name, 0)) for name, values in given.items()}
             for at in range(0, len(rows), block):
                 here = rows[at : at + block]
@@ -199,15 +199,32 @@ def _inference(device: str) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def rows_of(most: int) -> int:
+    """Rows of a block: a power of two, since products with a single output add up rows that do not fill a vector register in
+    another order; and for the same reason not two."""
+    rows = 1 << max(most, 1).bit_length() - 1
+    return 1 if rows == 2 else rows
+
+
 def longest(limit: int, *known: Any) -> int:
     """The number of tokens that a text is cut at: the smallest of the limits that are known; the rest are None or absurd."""
     return min([limit, *(int(n) for n in known if isinstance(n, int) and 0 < n < 1 << 20)])
+
+
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+
+
+def has_tokenizer(folder: Path, what: str) -> None:
+    """Raises SourceError for a folder without the file of a tokenizer, for which transformers would make one up."""
+    if not any(Path(file).name in _TOKENIZERS for file in files(folder)):
+        raise SourceError(f"{what}: {folder} has no tokenizer; one of these is expected: {', '.join(_TOKENIZERS)}")
 
 
 def tokenizer_of(folder: Path, what: str) -> Any:
     """The tokenizer in a folder, with something to pad with. Raises SourceError."""
     from transformers import AutoTokenizer
 
+    has_tokenizer(folder, what)
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
@@ -236,14 +253,22 @@ def transformer(folder: Path, auto: str, what: str, **more: Any) -> Any:
     try:
         with quiet():
             model, info = getattr(transformers, auto).from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, output_loading_info=True, trust_remote_code=False, **more
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # it would say only that there are some; they are refused below
+                trust_remote_code=False,
+                **more,
             )
     except Exception as error:
         raise SourceError(f"{what}: {folder} holds no model that can be read ({short(error)})") from None
     absent = sorted(name for name in info["missing_keys"] if "pooler" not in name or auto != "AutoModel")
-    wrong = sorted(str(name) for name in info.get("mismatched_keys") or ())
-    if absent or wrong:
-        raise SourceError(f"{what}: {folder} lacks the weights {(absent or wrong)[0]!r} that its config.json asks for")
+    if absent:
+        raise SourceError(f"{what}: {folder} lacks the weights {absent[0]!r} that its config.json asks for")
+    wrong = sorted(str(found[0] if isinstance(found, tuple) else found) for found in info["mismatched_keys"])
+    if wrong:
+        raise SourceError(f"{what}: {folder} has weights {wrong[0]!r} of another shape than its config.json asks for")
     return model.eval()
 
 
