@@ -18,12 +18,12 @@ from curate import ranks, reference
 from curate.errors import RecipeError, StageError
 from curate.fit import find_rows
 from curate.langid import spans
-from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Step, Task, with_columns
+from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.stages.quantile import ordered_bits
 from curate.storage import TableWriter, read_table, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 TINY = 1e-8  # beside every probability, so that none is zero
 _LENGTHS = ("normalise", "pieces", "sum")
@@ -81,8 +81,6 @@ class Dsir(GlobalStage):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if not self.paths and not self.texts:
-            raise RecipeError("dsir: give `targets`, files of documents like those that are wanted, or `texts`")
         if not all(self.paths) or not self.column:
             raise RecipeError("dsir: targets and column must not be empty strings")
         for name, least, most in (("buckets", 2, 1 << 24), ("ngrams", 1, 8), ("piece", 2, 1 << 20), ("min_tokens", 0, 1 << 40)):
@@ -110,6 +108,11 @@ class Dsir(GlobalStage):
     def draws(self) -> bool:
         """Whether it drops what is not drawn."""
         return self.k is not None or self.keep is not None
+
+    def bound(self, columns: Collection[str]) -> Stage:
+        if not self.paths and not self.texts:  # only now, so that a recipe can leave them to those who run it
+            raise RecipeError("dsir: give `targets`, files of documents like those that are wanted, or `texts`")
+        return self
 
     def reads(self) -> tuple[str, ...]:
         return () if self.draws else ("text",)

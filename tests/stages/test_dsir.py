@@ -205,6 +205,8 @@ def test_targets_that_cannot_be(tmp_path):
     table = docs(["the cell"])
     with pytest.raises(RecipeError, match=r"dsir: input .*none.jsonl does not exist"):
         Dsir(targets=str(tmp_path / "none.jsonl"))(table)
+    with pytest.raises(RecipeError, match="dsir: give `targets`"):
+        Dsir()(table)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match="holds no file that can be read"):
         Dsir(targets=str(tmp_path / "empty"))(table)
@@ -263,7 +265,7 @@ def test_documents_like_the_target_are_preferred(shared_data, tmp_path, domain):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"texts": ()}, {"targets": ("",)}, {"buckets": 1}, {"ngrams": 0}, {"piece": 1}, {"smoothing": -1}, {"length": "mean"},
+        {"targets": ("",)}, {"buckets": 1}, {"ngrams": 0}, {"piece": 1}, {"smoothing": -1}, {"length": "mean"},
         {"k": 1, "keep": 0.5}, {"k": -1}, {"keep": 0}, {"keep": 1.5}, {"into": ""}, {"into": "_x"}, {"min_tokens": -1},
         {"smoothing": math.nan}, {"column": ""},
     ],
