@@ -306,7 +306,9 @@ def test_sampling_by_source(tmp_path: Path) -> None:
 
 def test_balance_shows_classes_alike() -> None:
     labels = np.array(["a"] * 100 + ["b"] * 40 + ["c"] * 10, object)
-    seen = data.repeats(labels, [f"k{i}" for i in range(150)], True, 0)
+    keys = [f"k{i}" for i in range(150)]
+    seen, less = data.repeats(labels, keys, 1, 0), data.repeats(labels, keys, 0.5, 0)
+    assert less is not None and 25 <= less[140:].sum() <= 38 and data.repeats(labels, keys, 0, 0) is None
     assert seen is not None and (seen[:100] == 1).all() and (seen[140:] == 10).all()
     assert set(seen[100:140].tolist()) == {2, 3} and 90 <= seen[100:140].sum() <= 110
 
@@ -517,6 +519,7 @@ def test_run_folders_are_read(tmp_path: Path) -> None:
         ),
         ({"positive": "hqq"}, None, "no label is called 'hqq'; did you mean 'hq'?"),
         ({"epochs": 3}, None, "there is no parameter 'epochs'; did you mean 'epoch'?"),
+        ({"balance": 3}, None, "balance is 3.0; it is true, false or a number from 0 to 1"),
         ({"epoch": "many"}, None, "epoch is 'many'; it is a whole number"),
         ({"lr": ".nan"}, None, "lr is"),
         ({"test": 0.7, "validation": 0.3}, None, "leave nothing to train on"),

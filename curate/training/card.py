@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FEATURES = 20
 SAMPLES = 10
+SOURCES = 40  # that are listed, the largest ones
+LOOKED_AT = 50_000  # training documents in which words are counted
 CANDIDATES = 20_000  # most words that are asked for their weight
 LEAST = 5  # documents that a word must be in to be called a feature
 LEAST_SHARE = 0.002
@@ -118,14 +120,20 @@ def _use(params: Training) -> str:
 
 def _data(ready: Prepared, params: Training) -> str:
     documents = ready.documents
-    sizes = np.array([len((text or "").encode("utf-8", "replace")) for text in documents.text.to_pylist()])
     names = ["" if params.task == "regression" else str(label) for label in documents.label.tolist()]
-    keys = list(zip(names, documents.source.to_pylist(), documents.licence.to_pylist(), strict=True))
-    rows = []
-    for key in sorted(set(keys)):
-        mine = np.array([k == key for k in keys])
-        split = Counter(ready.side[mine].tolist())
-        rows.append([*key, int(mine.sum()), f"{sizes[mine].sum() / 1e6:.2f}", *(split[side] for side in SIDES)])
+    sizes = [len((text or "").encode("utf-8", "replace")) for text in documents.text.to_pylist()]
+    counts: dict[tuple[str, str, str], list[int]] = {}
+    keys = zip(names, documents.source.to_pylist(), documents.licence.to_pylist(), strict=True)
+    for key, size, side in zip(keys, sizes, ready.side.tolist(), strict=True):
+        row = counts.setdefault(key, [0] * (2 + len(SIDES)))
+        row[0] += 1
+        row[1] += size
+        row[2 + SIDES.index(side)] += 1
+    listed = set(sorted(counts, key=lambda key: (-counts[key][0], key))[:SOURCES])
+    for key in [key for key in counts if key not in listed]:
+        rest = counts.setdefault((key[0], "others", "see the data"), [0] * (2 + len(SIDES)))
+        rest[:] = [a + b for a, b in zip(rest, counts.pop(key), strict=True)]
+    rows = [[*key, row[0], f"{row[1] / 1e6:.2f}", *row[2:]] for key, row in sorted(counts.items())]
     parts = ["## Data", table(("label", "source", "licence", "documents", "MB", *SIDES), rows)]
     if documents.notes:
         left = "; ".join(f"{what}: {n:,}" for what, n in sorted(documents.notes.items()))
@@ -140,9 +148,9 @@ def _data(ready: Prepared, params: Training) -> str:
         "near-duplicates."
     )
     parts.append(
-        f"Split by the hash of the text, together with its near-duplicates (MinHash over runs of five words; "
-        f"{several:,} clusters of more than one document, the largest of {max(clusters.values()):,}), so that no near-duplicate of a test document "
-        f"was trained on. {by}"
+        "Split by the hash of the text, together with its near-duplicates (MinHash over runs of five words; "
+        f"{several:,} clusters of more than one document, the largest of {max(clusters.values()):,}), so that no "
+        f"near-duplicate of a test document was trained on. {by}"
     )
     return "\n\n".join(parts)
 
@@ -157,8 +165,7 @@ def _recipe(about: Mapping[str, Any], params: Training, chosen: Mapping[str, Any
     return (
         "## Recipe\n\n"
         f"`curate train {about['kind']} DATA -o DIR --recipe recipe.yaml` repeats it: the same data, seed and version of the "
-        "library give the same bytes. Parameters that differ from the defaults:\n\n"
-        + table(("parameter", "value"), rows)
+        "library give the same bytes. Parameters that differ from the defaults:\n\n" + table(("parameter", "value"), rows)
     )
 
 
@@ -194,7 +201,7 @@ def _by_source(judged: Judgement) -> str:
     if len(set(source.tolist())) < 2 or "quadratic_kappa" in judged.figures:
         return ""
     rows = []
-    for name in sorted(set(source.tolist())):
+    for name in sorted(name for name, _ in Counter(source.tolist()).most_common(SOURCES)):
         mine = source == name
         own = sorted(set(label[mine].tolist()))
         row: list[Any] = [name, ", ".join(f"`{x}`" for x in own), int(mine.sum())]
@@ -277,7 +284,7 @@ def _features(
     title = f"## The {FEATURES} strongest features"
     if weights is not None:
         return f"{title}\n\n{_dimensions(weights, ready, about['labels'])}"
-    text = ready.part(TRAIN).text
+    text = ready.part(TRAIN).text.slice(0, LOOKED_AT)
     least = max(LEAST, round(LEAST_SHARE * len(text)))
     words = _words(text, params, least)
     if not words:

@@ -44,7 +44,8 @@ class Training:
     (a host, an author) stay on one side of the split; `vectors` is a column of embeddings, for `linear`.
     positive: the label whose probability is the score; of two labels one is chosen by its name, else there is none.
     sources: how many documents, or which share, of a source are taken per label. per_source: at most so many of any other.
-    validation, test: shares of the split. balance: classes are seen equally often.
+    validation, test: shares of the split. balance: how far small classes are shown more often, 0 to 1: at 1 (or true) as often
+    as the largest, at 0.5 half the way there.
     one_line, lower, words, max_chars: what is done to a text before, see `curate.classify.Prepare`.
     calibrate: true, false, isotonic or platt.
 
@@ -67,7 +68,7 @@ class Training:
     per_source: int = 0
     validation: float = 0.1
     test: float = 0.2
-    balance: bool = False
+    balance: float = 0.0
     one_line: bool = True
     lower: bool = False
     words: bool = False
@@ -114,6 +115,8 @@ class Training:
             raise RecipeError(f"training: calibrate is {made.calibrate!r}; write true, isotonic, platt or false")
         if made.task not in classify.TASKS:
             raise RecipeError(f"training: task is {made.task!r}; it is classes or regression")
+        if not 0 <= made.balance <= 1:
+            raise RecipeError(f"training: balance is {made.balance}; it is true, false or a number from 0 to 1")
         for name in ("excerpt", "per_source"):
             if getattr(made, name) < 0:
                 raise RecipeError(f"training: {name} is {getattr(made, name)}; it is a number from 0")
@@ -148,6 +151,8 @@ def _as(name: str, value: Any, default: Any) -> Any:
         return dict(value)
     if name == "calibrate":
         return value
+    if name == "balance" and isinstance(value, bool):
+        return float(value)
     if name == "threshold":
         fits = value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
     elif isinstance(default, bool):
@@ -349,7 +354,7 @@ def _fit(kind: str, params: Training, ready: Prepared, rows: np.ndarray, validat
     """Fit on the documents of `rows`; what is to be chosen is chosen on those of `validation`. Both bool."""
     documents = ready.documents.take(rows)
     texts = params.prepare(documents.text)
-    balanced = params.balance and params.task == "classes"
+    balance = params.balance if params.task == "classes" else 0.0
     keys = [key for key, mine in zip(ready.keys, rows.tolist(), strict=True) if mine]
     if kind == "fasttext":
         from curate import fasttext
@@ -361,7 +366,7 @@ def _fit(kind: str, params: Training, ready: Prepared, rows: np.ndarray, validat
             ngrams=params.ngrams, bucket=params.bucket if params.ngrams > 1 or params.maxn else 0, minn=params.minn,
             maxn=params.maxn, min_count=params.min_count, loss=params.loss, seed=params.seed, quantise=params.quantise,
             cutoff=params.cutoff, dsub=params.dsub, retrain=params.retrain,
-            repeats=labelled.repeats(documents.label, keys, balanced, params.seed),
+            repeats=labelled.repeats(documents.label, keys, balance, params.seed),
         )  # fmt: skip
         return Fitted(list(fasttext.load(file).labels), {"model": file}, None)
     return _fit_linear(params, ready, documents, texts, rows, validation, keys, path)
@@ -391,7 +396,7 @@ def _fit_linear(
         return labels.astype(np.float64) if regression else np.array([number[label] for label in labels.tolist()], np.int64)
 
     known = np.isfinite(vectors).all(1) & vectors.any(1)  # a text of which the embedder knows nothing teaches nothing
-    weights = labelled.repeats(documents.label, keys, params.balance and not regression, params.seed)
+    weights = labelled.repeats(documents.label, keys, 0.0 if regression else params.balance, params.seed)
     weights = np.ones(len(documents)) if weights is None else weights.astype(np.float64)
     tried = (params.l2,) if params.l2 else L2
     there = np.isfinite(other).all(1) & other.any(1)
@@ -454,13 +459,15 @@ def _calibrated(asked: bool | str, classifier: classify.Classifier, ready: Prepa
 def _across(kind: str, params: Training, ready: Prepared, positive: str | None, scratch: Path) -> list[dict[str, Any]]:
     """For each source: how its documents are judged by a model that was trained without any of it.
 
-    They are set against the test documents of other classes and sources. Left out of training is also what is tied to the
-    source by near-duplicates. A source that is all there is of a class cannot be left out.
+    Only the largest sources are looked at. They are set against the test documents of other classes and sources. Left out of
+    training is also what is tied to the source by near-duplicates. A source that is all there is of a class cannot be left out.
     """
+    from curate.training import card
+
     source = np.array(ready.documents.source.to_pylist(), object)
     label = ready.documents.label
     rows = []
-    for n, name in enumerate(sorted(set(source.tolist()))):
+    for n, name in enumerate(sorted(name for name, _ in Counter(source.tolist()).most_common(card.SOURCES))):
         mine = source == name
         rest = (ready.side == TRAIN) & ~np.isin(ready.cluster, ready.cluster[mine])
         missing = sorted(set(label[mine].tolist()) - set(label[rest].tolist()))
@@ -535,7 +542,6 @@ def judge(
         data, text=text, label=label, vectors=vectors if classifier.kind == "linear" else "", numbers=about.task == "regression"
     )
     if about.task == "classes":
-        documents.label = np.array([name.removeprefix("__label__") for name in documents.label.tolist()], object)
         for name in sorted(set(documents.label.tolist())):
             if name not in classifier.labels:
                 raise RecipeError(

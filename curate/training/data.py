@@ -241,8 +241,8 @@ def _documents(table: pa.Table, where: str, label: str, vectors: str, numbers: b
 
 
 def plain_label(name: str) -> str:
-    """A label as a classifier has it: white space, which fastText cannot have in one, becomes `_`."""
-    return "_".join(name.replace("\0", " ").split()) or name
+    """A label as a classifier has it: without fastText's prefix; white space, which it cannot have in one, becomes `_`."""
+    return "_".join(name.removeprefix("__label__").replace("\0", " ").split()) or name
 
 
 def _check_labels(names: list[str], where: str) -> None:
@@ -428,10 +428,10 @@ def _fill(
                 sides[spare[0]] = side
 
 
-def repeats(labels: np.ndarray, keys: Sequence[str], balance: bool, seed: int) -> np.ndarray | None:
-    """How often each document is seen in an epoch (int64), so that classes weigh alike; None where each is seen once.
+def repeats(labels: np.ndarray, keys: Sequence[str], balance: float, seed: int) -> np.ndarray | None:
+    """How often each document is seen in an epoch (int64): (largest class / its class) ^ balance; None where each is seen once.
 
-    The largest class is seen once. A fraction is drawn by hash: of a class that is to count 1.5 times every other document is
+    With 1 all classes weigh alike. A fraction is drawn by hash: of a class that is to count 1.5 times every other document is
     seen twice.
     """
     if not balance:
@@ -440,8 +440,8 @@ def repeats(labels: np.ndarray, keys: Sequence[str], balance: bool, seed: int) -
     largest = max(counts.values())
     found = np.empty(len(labels), np.int64)
     for i, label in enumerate(labels.tolist()):
-        whole, rest = divmod(largest, counts[label])
-        found[i] = whole + (_draw(keys[i], b"repeat", seed) / 2**64 < rest / counts[label])
+        times = (largest / counts[label]) ** balance
+        found[i] = int(times) + (_draw(keys[i], b"repeat", seed) / 2**64 < times % 1)
     return found
 
 
