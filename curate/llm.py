@@ -176,8 +176,8 @@ class Cache:
         """The answer to the question with this key (16 bytes), if this process has seen one."""
         short = int.from_bytes(key[:8], "big")
         with self._lock:
-            at = int(np.searchsorted(self._keys, np.uint64(short)))
-            places = []
+            places: list[int] = []
+            at = int(np.searchsorted(self._keys, np.uint64(short))) if len(self._keys) else 0
             while at < len(self._keys) and int(self._keys[at]) == short:
                 places.append(int(self._places[at]))
                 at += 1
@@ -192,13 +192,18 @@ class Cache:
         line = orjson.dumps({"key": key.hex(), **answer._asdict()}, option=orjson.OPT_APPEND_NEWLINE)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
-            torn = self.refresh()
-            if (earlier := self.get(key)) is not None:
+            torn = False
+            if os.fstat(self._file).st_size != self._end:  # another has written
+                torn = self.refresh()
+            if (earlier := self.get(key)) is not None:  # seen now, or since the question was sent
                 return earlier
             data = memoryview(b"\n" + line if torn else line)
             while data:
                 data = data[os.write(self._file, data) :]
-            self.refresh()
+            if torn:
+                self.refresh()
+            else:
+                self._noted(key, len(line))
             self._unsynced = True
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
@@ -225,6 +230,13 @@ class Cache:
             if len(self._recent) > 1 << 16:
                 self._settle()
             return self._end < size
+
+    def _noted(self, key: bytes, size: int) -> None:
+        with self._lock:
+            self._recent.setdefault(int.from_bytes(key[:8], "big"), []).append(self._end)
+            self._end += size
+            if len(self._recent) > 1 << 16:
+                self._settle()
 
     def sync(self) -> None:
         """Have the disk keep what was written: a lost machine then loses no answer, as a lost process never does."""
@@ -766,6 +778,7 @@ class Client:
         self._flying: dict[bytes, asyncio.Future[Completion]] = {}
         self._error: BaseException | None = None
         self._level, self._proven = 0, False
+        self._schema: tuple[Any, Any] = (None, None)
         self._successes = self._streak = self._rejected = self._usable = self._unusable = 0
         self._total: int | None = 0
         self._done = self._cached = self._requests = self._again = self._in = self._out = 0
@@ -857,7 +870,7 @@ class Client:
     async def _answer(self, request: Request) -> Answer:
         given, made, usd = 0, 0, 0.0
         cached, remark = True, ""
-        schema = None if request.schema is None else without_remarks(request.schema)
+        schema = None if request.schema is None else self._sent(request.schema)
         for _ in range(1 + self._repairs):
             messages = [{"role": "system", "content": request.system}] if request.system else []
             messages.append({"role": "user", "content": request.prompt + remark})
@@ -883,6 +896,12 @@ class Client:
                 "look at prompt, schema and max_tokens, or take another model"
             )
         return Answer(False, None, said.text, error, detail, given, made, usd, cached, request.tag)
+
+    def _sent(self, schema: Mapping[str, Any]) -> Any:
+        """The schema as it is sent; kept, since thousands of requests share one."""
+        if self._schema[0] is not schema:
+            self._schema = schema, without_remarks(schema)
+        return self._schema[1]
 
     async def _said(self, messages: list[dict[str, str]], schema: Any) -> tuple[Completion, bool]:
         """What the model said to these messages, and whether that was known. Raises _Failed."""

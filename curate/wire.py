@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import ssl
 import time
 from typing import NamedTuple
@@ -65,12 +66,14 @@ class Wire:
             connection = await self._opened()
         length = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body) if body else b""
         head = b"%s %s HTTP/1.1\r\n%s%s\r\n" % (method.encode(), f"{self._path}{path}".encode(), self._headers, length)
+        clock = asyncio.get_running_loop().call_later(timeout, connection.expire)  # half the price of asyncio.timeout
         try:
-            async with asyncio.timeout(timeout):
-                reply = await connection.exchange(head + body)
+            reply = await connection.exchange(head + body)
         except BaseException:  # cancelled too: what would still arrive belongs to nobody
             self._drop(connection)
             raise
+        finally:
+            clock.cancel()
         if connection.reusable:
             self._idle.append((connection, time.monotonic()))
         else:
@@ -172,6 +175,9 @@ class _Connection(asyncio.Protocol):
         self.transport.write(data)
         return await self._waiter
 
+    def expire(self) -> None:
+        self._fail(TimeoutError())
+
     def abort(self) -> None:
         self.reusable = False
         if self.transport is not None:
@@ -259,7 +265,7 @@ class _Connection(asyncio.Protocol):
                     raise ValueError("the response has a chunk without a length")
                 return
             size = bytes(buffer[:end]).partition(b";")[0].strip()
-            if not size or len(size) > 8:
+            if not re.fullmatch(rb"[0-9A-Fa-f]{1,8}", size):
                 raise ValueError("the response has a chunk without a length")
             n = int(size, 16)
             if len(self._chunks) + n > LARGEST_BODY:
