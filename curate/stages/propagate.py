@@ -32,7 +32,7 @@ MOST_CLASSES = 256
 MOST_RATINGS = 32  # that fastText learns as classes
 FEWEST = 50  # held-out documents, where there are twice as many
 FASTTEXT = {"dim": 100, "epoch": 0, "lr": 0.1, "ngrams": 2, "bucket": 200_000, "minn": 0, "maxn": 0, "min_count": 1}
-LINEAR = {"l2": 0.001}
+LINEAR = {"l2": 0.0003}  # for vectors of length one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class Propagate(GlobalStage):
     dim, epoch, lr, ngrams, bucket, minn, maxn and min_count for fastText. Else they are those of DCLM, but for 200,000 buckets,
     and for more than its 5 epochs of fewer than 100,000 documents: 5 sqrt(100,000 / n), at most 100.
 
-    Columns written: by each head, its column with `suffix`: for ratings a float32, for classes a string, and the probability of
-    that class (float32) with `suffix` and `_score`. For `positive`, the column `into`: the probability of being of the
-    references (float32). Null where there is nothing to judge by, a text without a known word, or no embedding: these are
-    counted. Reasons: none.
+    Columns written: by each head, its column with `suffix`: for ratings a float32, for classes a string, and a float32 with
+    `suffix` and `_score`: the probability of that class, or of the class that score_of names, for all heads or by column. For
+    `positive`, the column `into`: the probability of being of the references (float32). Null where there is nothing to judge
+    by, a text without a known word, or no embedding: these are counted. Reasons: none.
 
     A run keeps every head as a classifier with its card, `index/<stage>/<head>`, which the stages `fasttext` and `classifier`
     and `curate eval` take. The same corpus and seed give the same model, in whatever shards. A document that was learned is
@@ -97,16 +97,17 @@ class Propagate(GlobalStage):
     balance: bool = False
     max_chars: int = 20_000
     options: Mapping[str, float] | None = None
+    score_of: str | Mapping[str, str] = ""
     suffix: str = "_pred"
     into: str = "quality"
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if bool(self.labels) == bool(self.positive):
+        if self.labels and self.positive:
             raise RecipeError("propagate: give either `labels`, columns of the corpus, or `positive`, files of reference texts")
         if self.student not in ("fasttext", "linear"):
             raise RecipeError(f"propagate: student is {self.student!r}; it is 'fasttext' or 'linear'")
-        if self.positive and self.student == "linear":
+        if not self.labels and self.student == "linear":
             raise RecipeError("propagate: reference files have no embeddings: use `student: fasttext` with `positive`")
         if not 0 < self.holdout < 1:
             raise RecipeError(f"propagate: holdout is {self.holdout}; it is a share between 0 and 1")
@@ -118,7 +119,7 @@ class Propagate(GlobalStage):
             raise RecipeError("propagate: suffix is empty, and labels are not written over: give one, such as '_pred'")
         if self.balance and len(self.labels) > 1:
             raise RecipeError("propagate: balance is for a single head; use a stage for each column")
-        for what, given in (("task", self.task), ("min_agreement", self.min_agreement)):
+        for what, given in (("task", self.task), ("min_agreement", self.min_agreement), ("score_of", self.score_of)):
             for name in given if isinstance(given, Mapping) else ():
                 if name not in self.heads:
                     raise RecipeError(f"propagate: {what} names {name!r}, which is not learned{did_you_mean(name, self.heads)}")
@@ -137,11 +138,19 @@ class Propagate(GlobalStage):
 
     def task_of(self, head: str) -> str:
         """`classes` or `regression`; `auto` where the type of the column is not known yet."""
-        if self.positive:
+        if not self.labels:
             return "classes"
         return self.task.get(head, "auto") if isinstance(self.task, Mapping) else self.task
 
+    def score_of_head(self, head: str) -> str:
+        """The class whose probability is the score, or "" for the best one."""
+        if not self.labels:
+            return REFERENCE
+        return self.score_of.get(head, "") if isinstance(self.score_of, Mapping) else self.score_of
+
     def bound(self, columns: Collection[str]) -> Stage:
+        if not self.labels and not self.positive:  # only now, so that a recipe can leave them to those who run it
+            raise RecipeError("propagate: give `labels`, columns of the corpus, or `positive`, files of reference texts")
         if self.student == "fasttext" and importlib.util.find_spec("fasttext") is None:
             raise MissingExtra("fasttext-numpy2-wheel", "train", "stage 'propagate' with the student fasttext")
         if "auto" not in [self.task_of(head) for head in self.heads]:
@@ -157,7 +166,7 @@ class Propagate(GlobalStage):
         return tuple(dict.fromkeys(("id", "text", *self.labels, *self.reads())))
 
     def writes(self) -> pa.Schema:
-        if self.positive:
+        if not self.labels:
             return pa.schema([(self.into, pa.float32())])
         found: list[tuple[str, pa.DataType]] = []
         for head in self.labels:
@@ -198,7 +207,7 @@ class Propagate(GlobalStage):
             if not known.all():
                 what = "a known word" if self.student == "fasttext" else "an embedding"
                 task.count(f"documents without {what}, of which {head!r} says nothing", int((~known).sum()))
-            if self.positive:
+            if not self.labels:
                 columns[head] = pa.array(scores[:, classifier.labels.index(REFERENCE)], mask=~known)
             elif self.task_of(head) == "regression":
                 values = scores[:, 0]
@@ -209,7 +218,8 @@ class Propagate(GlobalStage):
                 at = np.where(known[:, None], scores, 0).argmax(1)
                 plain = [_plain(label) if self.student == "fasttext" else label for label in classifier.labels]
                 columns[head + self.suffix] = pa.array(plain, pa.string()).take(pa.array(at, mask=~known))
-                columns[f"{head}{self.suffix}_score"] = pa.array(scores[np.arange(len(at)), at], mask=~known)
+                of = classifier.labels.index(classifier.positive) if classifier.positive else at
+                columns[f"{head}{self.suffix}_score"] = pa.array(scores[np.arange(len(at)), of], mask=~known)
         return with_columns(batch, columns)
 
 
@@ -444,7 +454,7 @@ def _examples(stage: Propagate, task: Task) -> _Examples:
     tables = [read_table(task.folder(stage) / "gather" / name) for name in task.shards]
     tables = [table for table in tables if table.num_rows]
     if not tables:
-        what = "no document" if stage.positive else f"no document has a label in {' or '.join(stage.labels)}"
+        what = "no document" if not stage.labels else f"no document has a label in {' or '.join(stage.labels)}"
         raise StageError(f"propagate: {what}: there is nothing to learn from")
     table = pa.concat_tables(tables).combine_chunks()
     table = table.take(pa.array(np.argsort(table["_hash"].to_numpy(), kind="stable")))
@@ -452,7 +462,7 @@ def _examples(stage: Propagate, task: Task) -> _Examples:
     vectors, known = None, np.asarray(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
     if stage.student == "linear":
         vectors, known = _vectors(stage, table[stage.embedding].combine_chunks())
-    if not stage.positive:
+    if stage.labels:
         return _Examples(table, text, vectors, known, _groups(text, table["_hash"].to_numpy()))
     references = _references(stage, task)
     zeros = np.zeros(len(references), np.uint64)
@@ -534,11 +544,15 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
         raise StageError(f"propagate: {head!r} has {len(rows):,} labelled documents: too few to learn some and hold out others")
     learned = rows[~held_out]
     task = stage.task_of(head)
+    of = stage.score_of_head(head) if task == "classes" else ""
+    if of and of not in names:
+        raise StageError(
+            f"propagate: {head!r} has no label {of!r}, whose probability is to be the score{did_you_mean(of, names)}"
+        )
     numbers = {"documents": len(learned), "held_out": int(held_out.sum())}
     about: dict[str, Any] = {
         "name": head,
         "kind": stage.student,
-        "positive": REFERENCE if stage.positive else None,
         "task": task if stage.student == "linear" else "classes",
         "prepare": {"one_line": True, "max_chars": stage.max_chars},
         "seed": stage.seed,
@@ -552,6 +566,7 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
         safe = [_safe(label) for label in labels[~held_out].tolist()]
         fit_fasttext(texts, safe, **_options(stage, len(learned)), loss="softmax", seed=stage.seed, quantise=False, path=model)
         about["labels"] = sorted({_safe(name) for name in names})
+        about["positive"] = _safe(of) or None
         classify.save(made, about, model=model)
     else:
         from curate.training.fit import fit_linear
@@ -560,6 +575,7 @@ def _learn(stage: Propagate, head: str, examples: _Examples, made: Path, scratch
         targets = ratings[~held_out] if task == "regression" else np.searchsorted(names, labels[~held_out].astype(str))
         found = fit_linear(examples.vectors[learned], targets, task=task, seed=stage.seed, **_options(stage, len(learned)))
         about["labels"] = [head] if task == "regression" else names
+        about["positive"] = of or None
         about["features"] = {"column": stage.embedding, "dim": examples.vectors.shape[1]}
         classify.save(made, about, head={"weights": found[0], "bias": found[1]})
     judged = rows[held_out]
@@ -592,7 +608,7 @@ def _plain(label: str) -> str:
 
 def _taught(stage: Propagate, head: str, examples: _Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(rows of the examples that have a label of this head, labels as strings, ratings as float64)."""
-    if stage.positive:
+    if not stage.labels:
         n = examples.references
         if not n:
             raise StageError("propagate: no document of the corpus is left to set the references against")

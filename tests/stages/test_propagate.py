@@ -84,6 +84,15 @@ def test_fasttext_answers_the_mean_of_ratings():
     assert 0.1 < found[-1] < 1.9
 
 
+def test_the_score_of_one_class():
+    rows = topics(300)
+    kept = Propagate(labels=("topic",), options=SMALL, score_of="kitchen")(rows).kept
+    scores, said = kept["topic_pred_score"].to_numpy(), np.array(kept["topic_pred"].to_pylist())
+    assert scores[said == "kitchen"].min() > 0.3 > scores[said != "kitchen"].mean()
+    with pytest.raises(StageError, match="did you mean 'kitchen'"):
+        Propagate(labels=("topic",), options=SMALL, score_of="kitchens")(rows)
+
+
 def test_several_heads_of_two_kinds():
     table, _ = rated(500, labelled=0.6)
     high = [None if v is None else ("high" if v > 2 else "low") for v in table["stars"].to_pylist()]
@@ -186,7 +195,6 @@ def test_too_many_classes_and_ratings():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {},
         {"labels": ("a",), "positive": ("b",)},
         {"labels": ("a", "a")},
         {"labels": ("a",), "student": "forest"},
@@ -205,6 +213,11 @@ def test_too_many_classes_and_ratings():
 def test_wrong_parameters(wrong):
     with pytest.raises(RecipeError, match="propagate: "):
         Propagate(**wrong)
+
+
+def test_nothing_is_asked_for():
+    with pytest.raises(RecipeError, match="give `labels`, columns of the corpus, or `positive`"):
+        Propagate()(topics(10))
 
 
 # --------------------------------------------------------------------------------------------- hold-out and agreement
