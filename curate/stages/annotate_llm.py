@@ -37,7 +37,8 @@ class AnnotateLlm(GlobalStage):
     model: its name at the server. server: base URL, which ends in /v1 mostly; "" for the environment variable
     CURATE_LLM_SERVER. prompt: `fineweb_edu`, `dataman` or `biomed`, or the path of a Jinja template with the variable `text`; a
     JSON schema of the answer stands beside it under the same name (x.jinja, x.json) and gives the columns.
-    columns: the properties of the schema to write, all by default; prefix: goes before the names of their columns.
+    columns: the properties of the schema to write, all by default; prefix: goes before the names of all columns, so that
+    two models can label the same documents.
 
     sample: a share up to 1, or above 1 a number of documents, chosen by a hash of (seed, id) among those for which `where`, a
     condition as in the stage `where`, is true. 0 asks nothing. The choice depends on neither order nor shards.
@@ -117,6 +118,8 @@ class AnnotateLlm(GlobalStage):
             raise RecipeError(f"annotate_llm: sample is {self.sample}; a share up to 1, or a whole number of documents above 1")
         if self.unit not in ("document", "block", "line") or self.cut not in ("head", "head_tail"):
             raise RecipeError("annotate_llm: unit is 'document', 'block' or 'line', and cut is 'head' or 'head_tail'")
+        if not re.fullmatch(r"([A-Za-z]\w*)?", self.prefix):
+            raise RecipeError(f"annotate_llm: prefix is {self.prefix!r}; a beginning of names, such as 'a_'")
         if self.max_chars < 1 or self.min_chars < 0:
             raise RecipeError("annotate_llm: max_chars is at least 1, and min_chars is not negative")
         if self.concurrency < 1 or min(self.retries, self.repairs) < 0:
@@ -138,9 +141,9 @@ class AnnotateLlm(GlobalStage):
     def writes(self) -> pa.Schema:
         labels = self._labels()
         if self.unit == "document":
-            return pa.schema([*((label.column, label.type) for label in labels), (ERROR, pa.string())])
-        return pa.schema(
-            [
+            columns = [*((label.column, label.type) for label in labels), (ERROR, pa.string())]
+        else:
+            columns = [
                 *((label.column, _of_document(label.type)) for label in labels),
                 (ERROR, pa.string()),
                 *((f"paragraph_{label.column}", pa.list_(label.type)) for label in labels),
@@ -149,7 +152,7 @@ class AnnotateLlm(GlobalStage):
                 ("paragraph_tokens", pa.list_(pa.uint32())),
                 ("paragraph_error", pa.list_(pa.string())),
             ]
-        )
+        return pa.schema([(f"{self.prefix}{name}", kind) for name, kind in columns])
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         return [
@@ -168,7 +171,7 @@ class AnnotateLlm(GlobalStage):
         found[found] = known[at[found]] == rows[found]
         take = pa.array(at, pa.int64(), mask=~found)
         columns = {f.name: labels[f.name].combine_chunks().take(take) for f in self.writes()}
-        for kind, n in Counter(columns[ERROR].filter(pa.array(found)).to_pylist()).items():
+        for kind, n in Counter(columns[f"{self.prefix}{ERROR}"].filter(pa.array(found)).to_pylist()).items():
             task.count("documents labelled" if kind is None else f"documents without labels: {kind}", n)
         return with_columns(batch, columns)
 
@@ -193,7 +196,7 @@ class AnnotateLlm(GlobalStage):
         for name, part in properties.items():
             column = part.get("x-column", name)
             if name in self.columns or (not self.columns and column is not False):
-                labels.append(_Label(name, f"{self.prefix}{column or name}", _arrow(part, f"{prompt.name}: {name}")))
+                labels.append(_Label(name, column or name, _arrow(part, f"{prompt.name}: {name}")))
         names = [label.column for label in labels]
         if len({*names, ERROR}) <= len(names):
             raise RecipeError(f"annotate_llm: two columns of {prompt.name} have one name ({', '.join(names)})")
@@ -310,7 +313,8 @@ def _ask(stage: AnnotateLlm, task: Task, batches: Batches) -> None:
     labels = stage._labels()
     compose = _whole if stage.unit == "document" else _in_parts
     rows = [{ROW: row, **compose(labels, documents[row])} for row in sorted(documents)]
-    table = pa.Table.from_pylist(rows, schema)
+    columns = {f.name: pa.array([r[f.name.removeprefix(stage.prefix)] for r in rows], f.type) for f in schema}
+    table = pa.table(columns, schema)
     write_table(task.folder(stage) / "rows" / task.shards[task.shard or 0], table, codec="lz4")
 
 

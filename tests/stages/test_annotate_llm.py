@@ -128,11 +128,17 @@ def test_columns_come_from_the_schema(tmp_path, prompt, columns):
     assert set(server.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]) == set(schema)
 
 
-def test_columns_may_be_chosen_and_named():
+def test_columns_may_be_chosen_and_named(tmp_path):
     stage = AnnotateLlm(model="m", prompt="fineweb_edu", columns=("justification", "educational_score"), prefix="edu_")
     assert stage.writes() == pa.schema(
-        [("edu_justification", pa.string()), ("edu_educational_score", pa.int64()), ("annotation_error", pa.string())]
+        [("edu_justification", pa.string()), ("edu_educational_score", pa.int64()), ("edu_annotation_error", pa.string())]
     )
+    with Server() as server:
+        plain = stage_for(server, tmp_path, unit="line", min_chars=1)(["one\ntwo"]).kept
+        named = stage_for(server, tmp_path, unit="line", min_chars=1, prefix="a_")(plain).kept
+    added = [n for n in named.column_names if n not in plain.column_names]
+    assert added == ["a_" + n for n in stage_for(server, tmp_path, unit="line").writes().names]
+    assert all(named[n].equals(named[n.removeprefix("a_")]) for n in added) and server.requests == 2
     with pytest.raises(RecipeError, match="has no property 'educational_scor'; did you mean 'educational_score'"):
         AnnotateLlm(model="m", prompt="fineweb_edu", columns=("educational_scor",)).writes()
 
@@ -344,6 +350,7 @@ def test_a_killed_run_repeats_no_answered_request(tmp_path):
         ({"server": "http://user:hidden@h/v1"}, "no user, password"),
         ({"sample": -0.1}, "sample"),
         ({"sample": 1.5}, "sample"),
+        ({"prefix": "_"}, "prefix"),
         ({"unit": "sentence"}, "unit"),
         ({"max_chars": 0}, "max_chars"),
         ({"concurrency": 0}, "concurrency"),
