@@ -5,13 +5,25 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from corpus import curate
+from corpus import curate, write_jsonl
 
+from curate.errors import RecipeError
 from curate.recipe import Recipe, shipped
 from curate.sample import write_sample
 from curate.stages.rules import Rules
 
 PUBLISHED = ("c4", "fineweb", "gopher")
+MODEL = "stages.{}.model=some-model"
+NEEDS = {  # what a recipe leaves to those who run it
+    "dclm": ["stages.dclm.positive=[FILE]"],
+    "fineweb_edu": [MODEL.format("teacher")],
+    "nemotron_cc": [MODEL.format("teacher_a"), MODEL.format("teacher_b")],
+    "cci4": [MODEL.format("teacher_a"), MODEL.format("teacher_b"), "stages.like.positive=[FILE]"],
+    "dataman": [MODEL.format("teacher")],
+    "biomed": [MODEL.format("teacher")],
+    "betr": ["stages.betr.examples=[FILE]"],
+    "dsir": ["stages.dsir.targets=[FILE]"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +53,20 @@ def labels(crawl):
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_every_pipeline_can_be_planned(name, crawl):
-    done = curate("plan", name, "-i", crawl / "crawl", "--json", check=0)
+def test_every_pipeline_can_be_planned(name, crawl, tmp_path):
+    file = write_jsonl(tmp_path / "references.jsonl", [{"text": "A text.", "bench": "quiz", "split": "train"}])
+    settings = [part for need in NEEDS.get(name, []) for part in ("--set", need.replace("FILE", str(file)))]
+    done = curate("plan", name, "-i", crawl / "crawl", "--json", *settings, check=0)
     assert json.loads(done.stdout)["recipe"] == name
-    assert Recipe.load(name).description
+    assert Recipe.load(name, settings[1::2]).description
+
+
+@pytest.mark.parametrize("name, left_out", [(name, need) for name, needs in NEEDS.items() for need in needs])
+def test_what_is_left_to_be_given_is_asked_for(name, left_out, crawl, tmp_path):
+    file = write_jsonl(tmp_path / "references.jsonl", [{"text": "A text.", "bench": "quiz", "split": "train"}])
+    settings = [need.replace("FILE", str(file)) for need in NEEDS[name] if need != left_out]
+    with pytest.raises(RecipeError, match=left_out.split("=")[0].rpartition(".")[2]):
+        Recipe.load(name, settings).with_inputs([str(crawl / "crawl")]).plan()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
