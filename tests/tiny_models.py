@@ -28,16 +28,17 @@ def tokenizer(folder: Path, limit: int = 512) -> Path:
 
 
 def bert(folder: Path, kind: str = "BertModel", seed: int = 0, spread: float = 0.5, **config: Any) -> Path:
-    """A BERT of two layers of 32 numbers, of a class of transformers, with its tokenizer, as safetensors."""
+    """A model of two layers of 32 numbers, of a class of transformers (BERT's, unless another is named), with its tokenizer."""
     import torch
     import transformers
 
     torch.manual_seed(seed)
-    about = transformers.BertConfig(
-        vocab_size=len(PIECES), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-        max_position_embeddings=512, initializer_range=spread, **config,
-    )  # fmt: skip
-    getattr(transformers, kind)(about).save_pretrained(folder, safe_serialization=True)
+    about = {
+        "vocab_size": len(PIECES), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+        "max_position_embeddings": 512, "initializer_range": spread, "pad_token_id": 0, **config,
+    }  # fmt: skip
+    model = getattr(transformers, kind)
+    model(model.config_class(**about)).save_pretrained(folder, safe_serialization=True)
     return tokenizer(folder)
 
 

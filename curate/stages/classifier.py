@@ -291,7 +291,7 @@ def _only(path: Path, config: dict[str, Any]) -> Head:
     if len(set(labels)) != len(labels):
         raise RecipeError(f"classifier: {path}/config.json: a label stands there twice")
     said = config.get("problem_type")
-    if said == "regression" or (said is None and len(labels) == 1):
+    if said == "regression" or (said != "multi_label_classification" and len(labels) == 1):
         return Head("", "regression", labels)
     return Head("", "labels" if said == "multi_label_classification" else "classes", labels)
 

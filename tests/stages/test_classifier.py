@@ -132,6 +132,21 @@ def test_512_tokens_are_read(edu):
     assert few[0] == few[1]
 
 
+def test_other_architectures(models):
+    """A decoder, which looks for the last token that is no padding, and one whose positions begin behind the padding."""
+    decoder = bert(models / "qwen", "Qwen2ForSequenceClassification", num_labels=3, num_key_value_heads=1, spread=0.1)
+    found = scored(Classifier(model=str(decoder), device="cpu", all_labels=True), DOCS)
+    expected = softmax(logits(decoder, DOCS))
+    assert expected.std(0).min() > 0.005
+    for i in range(3):
+        np.testing.assert_allclose(found[f"score_LABEL_{i}"].to_numpy(), expected[:, i], atol=1e-5)
+
+    offset = bert(models / "roberta", "RobertaForSequenceClassification", num_labels=1, max_position_embeddings=21)
+    long, cut = " ".join(WORDS), " ".join(WORDS[:18])
+    one, two = scored(Classifier(model=str(offset), device="cpu"), [long, cut])["score"].to_pylist()
+    assert one == two == pytest.approx(float(logits(offset, [cut])[0, 0]), abs=1e-5)
+
+
 # --------------------------------------------------------------------------------------------- what changes nothing
 
 

@@ -156,7 +156,8 @@ def test_vectors_find_near_documents_through_a_run(tmp_path):
     pytest.importorskip("faiss")
     documents = rows(120)  # of which every tenth repeats another
     data = write_jsonl(tmp_path / "x.jsonl", documents)
-    body = "name: near\nsource: auto\nstages:\n  - embed: {dim: 32}\n    transient: true\n  - semantic_dedup: {threshold: 0.9999}\n"
+    stages = "  - embed: {dim: 32}\n    transient: true\n  - semantic_dedup: {threshold: 0.9999}\n"
+    body = f"name: near\nsource: auto\nstages:\n{stages}"
     curate("run", recipe(tmp_path, body), "-i", data, "-o", tmp_path / "run", check=0)
     table = pq.read_table(tmp_path / "run" / "output" / "data")
     assert "embedding" not in table.column_names and 100 < len(table) <= 108
