@@ -222,15 +222,17 @@ def write_keys(folder: Path, shard: str, keys: np.ndarray, weight: np.ndarray, p
 def _sampled(first: np.ndarray, last: np.ndarray, so_far: np.ndarray) -> np.ndarray:
     """Indices of keys, of every group evenly spaced by rank, its first and last among them, and again by weight."""
     n = int(last[-1]) if len(last) else 0
-    found = []
-    for a, b in zip(first.tolist(), last.tolist(), strict=True):
-        count = min(b - a, max(2, SAMPLES * (b - a) // n))
-        found.append(np.linspace(a, b - 1, count).astype(np.int64))
-        if count > 2:
-            heavy = np.linspace(int(so_far[a]), int(so_far[b]), count)
-            heavy = np.searchsorted(so_far[a + 1 : b + 1], heavy.astype(np.int64)) + a
-            found.append(heavy[heavy < b])
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    count = np.minimum(last - first, np.maximum(2, SAMPLES * (last - first) // max(n, 1)))
+    found = [first, last - 1]
+    whole = count == last - first
+    found.append(np.flatnonzero(np.repeat(whole, last - first)))
+    for i in np.flatnonzero(~whole & (count > 2)).tolist():  # a few hundred at most
+        a, b = int(first[i]), int(last[i])
+        found.append(np.linspace(a, b - 1, count[i]).astype(np.int64))
+        heavy = np.linspace(int(so_far[a]), int(so_far[b]), count[i]).astype(np.int64)
+        heavy = np.searchsorted(so_far[a + 1 : b + 1], heavy) + a
+        found.append(heavy[heavy < b])
+    return np.unique(np.concatenate(found))
 
 
 def _totals(folder: Path, shards: Sequence[str], part: int) -> tuple[np.ndarray, np.ndarray, Names]:

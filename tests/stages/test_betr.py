@@ -288,19 +288,20 @@ def test_runs_are_the_same_with_any_number_of_workers(tmp_path):
     assert len(table) - table["best_rank"].null_count == 100 and table["betr_label"].to_pylist().count("positive") == 10
 
 
-def test_medical_and_scientific_texts_are_near_to_questions_of_their_kind(shared_data):
-    """Training examples of science at school find more texts of science and medicine than there are."""
+@pytest.mark.parametrize(
+    "benchmark, near", [("humaneval", ["code"]), ("arc_easy", ["science_abstracts", "medical"])], ids=["humaneval", "arc_easy"]
+)
+def test_documents_like_the_questions_are_found(shared_data, benchmark, near):
+    """Programs by tasks for programmers, and science by what is asked of it at school."""
     table = pq.read_table(shared_data / "domains" / "domains.parquet", columns=["id", "text", "domain"])
-    wanted, others = ["medical"], ["legal_en", "email_lists", "reviews", "code"]
-    rows = [np.flatnonzero(np.array(table["domain"].to_pylist()) == name)[:150] for name in wanted + others]
-    pool = table.take(pa.array(np.concatenate(rows)))
-    stage = Betr(examples=str(shared_data / "benchmarks" / "arc_easy.train.jsonl.gz"), per_benchmark=200)
+    domains = np.array(table["domain"].to_pylist())
+    all_domains = ["medical", "legal_en", "email_lists", "reviews", "code", "science_abstracts"]
+    pool = table.take(pa.array(np.concatenate([np.flatnonzero(domains == name)[:120] for name in all_domains])))
+    stage = Betr(examples=str(shared_data / "benchmarks" / f"{benchmark}.train.jsonl.gz"), per_benchmark=200)
     kept = stage(pool).kept
-    positive = [
-        d for d, label in zip(kept["domain"].to_pylist(), kept["betr_label"].to_pylist(), strict=True) if label == "positive"
-    ]
+    positive = np.array(kept["domain"].to_pylist())[np.array(kept["betr_label"].to_pylist()) == "positive"]
     assert len(positive) == len(pool) // 10
-    assert positive.count("medical") / len(positive) > 0.4  # by chance it were a fifth
+    assert np.isin(positive, near).mean() > 0.6 > 1.5 * len(near) / len(all_domains)
 
 
 def test_conformance():
