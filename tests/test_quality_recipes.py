@@ -17,7 +17,9 @@ from llm_server import Server
 
 from curate import classify
 from curate.errors import RecipeError, StageError
+from curate.memory import as_table
 from curate.recipe import Recipe
+from curate.stages.classifier import Classifier
 
 EDUCATION = {  # what a teacher of pupils might think of the sources
     "science_abstracts": 4, "encyclopedia": 5, "medical": 4, "tech_docs": 3, "books": 2, "legal_en": 2, "speeches": 2,
@@ -228,6 +230,11 @@ def test_fineweb_edu_keeps_what_its_student_rates_3_or_more(library, tmp_path):
     assert abs(kept.mean() - wanted.mean()) < 0.1 and (kept == wanted).mean() > 0.85
     assert set(done.stages["best"]["drops"]) <= {"where.false", "where.null"}
     assert done.metrics("student", "educational_score")["kappa"] > 0.6
+    # and what the run leaves behind says the same elsewhere
+    (student,) = done.out.glob("index/student-*/educational_score")
+    again = done.documents("embed", "student").select("text", "embedding", "educational_score_pred").to_arrow()
+    found = Classifier(model=str(student), embedding="embedding")(as_table(again)).kept
+    assert np.array_equal(found["score"].to_numpy(), found["educational_score_pred"].to_numpy(), equal_nan=True)
 
 
 def test_a_student_of_noise_is_refused(library, tmp_path):

@@ -115,6 +115,8 @@ class Propagate(GlobalStage):
             raise RecipeError("propagate: max_examples is at least 2, and max_chars is not negative")
         if len(set(self.labels)) < len(self.labels):
             raise RecipeError(f"propagate: labels is {list(self.labels)}; name each column once")
+        if self.positive and (self.score_of or self.balance):
+            raise RecipeError("propagate: score_of and balance are for `labels`; with `positive` both are settled")
         if self.labels and not self.suffix:
             raise RecipeError("propagate: suffix is empty, and labels are not written over: give one, such as '_pred'")
         if self.balance and len(self.labels) > 1:
@@ -246,10 +248,8 @@ def _means(scores: np.ndarray, labels: Sequence[str]) -> np.ndarray:
 
 def _classes(values: pa.Array) -> pa.Array:
     """Labels as strings; null for what is none."""
-    if pa.types.is_boolean(values.type) or not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        values = pc.cast(values, pa.string())
-    values = pc.cast(values, pa.string())
-    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+    names = pc.cast(values, pa.string())
+    return pc.if_else(pc.equal(names, ""), pa.scalar(None, pa.string()), names)
 
 
 def _ratings(values: pa.Array) -> np.ndarray:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from curate import classify
 from curate.errors import RecipeError, StageError
 from curate.memory import as_table
+from curate.recipe import Recipe
 from curate.stages import propagate
 from curate.stages.propagate import Propagate
 from curate.testing import run_over
@@ -198,6 +199,7 @@ def test_too_many_classes_and_ratings():
         {"labels": ("a",), "positive": ("b",)},
         {"labels": ("a", "a")},
         {"labels": ("a",), "student": "forest"},
+        {"positive": ("a",), "score_of": "hq"},
         {"positive": ("b",), "student": "linear"},
         {"labels": ("a",), "holdout": 0},
         {"labels": ("a",), "holdout": 1},
@@ -375,7 +377,7 @@ def test_a_run_keeps_the_student_and_its_card(tmp_path):
     assert np.array_equal(scores[:, about.labels.index("kitchen")], kept["topic_pred_score"].to_numpy())
     curate("verify", out, check=0)
     again = tmp_path / "again"
-    curate("run", recipe(tmp_path, RECIPE), "-i", data, "-o", again, "-w", "2", check=0)
+    Recipe.load(recipe(tmp_path, RECIPE)).with_inputs([str(data)]).run(again, workers=2)
     (other,) = (again / "index").glob("propagate-*/topic")
     for name in ("classifier.json", "model.bin", "card.md"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
