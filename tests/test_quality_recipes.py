@@ -56,6 +56,7 @@ class Finished:
     out: Path
     kept: pl.DataFrame
     stages: dict
+    digest: str
 
     def documents(self, *stages):
         """Every document of the last generation with what these stages wrote, nulls where a document did not come so far."""
@@ -100,14 +101,13 @@ def library(shared_data, tmp_path_factory):
     return folder, {known(row["text"]): row["domain"] for row in sample.to_dicts()}
 
 
-def run(name, out, inputs, *settings):
+def run(name, out, inputs, *settings, workers=1):
     """A shipped recipe over inputs, in this process."""
     recipe = Recipe.load(name, settings).with_inputs([str(path) for path in inputs])
-    recipe.run(out, workers=1)
+    recipe.run(out, workers=workers)
     summary = json.loads((out / "summary.json").read_text())
-    done = Finished(
-        out, pl.read_parquet(out / "output" / "data" / "*.parquet"), {stage["id"]: stage for stage in summary["stages"]}
-    )
+    kept = pl.read_parquet(out / "output" / "data" / "*.parquet")
+    done = Finished(out, kept, {stage["id"]: stage for stage in summary["stages"]}, summary["digest"])
     for stage in summary["stages"]:  # every removal has a reason, and every reason is written down
         assert stage["rows_in"] + stage["rows_added"] - stage["rows_out"] == sum(stage["drops"].values()), stage["id"]
     ledger = pl.read_parquet(out / "ledger.parquet").filter(pl.col("reason").is_not_null())
@@ -218,7 +218,8 @@ def test_fineweb_edu_keeps_what_its_student_rates_3_or_more(library, tmp_path):
     folder, source = library
     judge = education(EDUCATION)
     with Teacher(large=lambda text, _: judge(text, source)) as server:
-        done = run("fineweb_edu", tmp_path / "run", [folder / "domains.parquet"], *taught(server, tmp_path, teacher="large"))
+        settings = taught(server, tmp_path, teacher="large")
+        done = run("fineweb_edu", tmp_path / "run", [folder / "domains.parquet"], *settings)
         asked = server.requests
     rated = done.documents("teacher", "student").filter(pl.col("educational_score_pred").is_not_null())
     assert asked == rated["educational_score"].count() and 0.4 < asked / len(rated) < 0.6
@@ -230,10 +231,13 @@ def test_fineweb_edu_keeps_what_its_student_rates_3_or_more(library, tmp_path):
     assert abs(kept.mean() - wanted.mean()) < 0.1 and (kept == wanted).mean() > 0.85
     assert set(done.stages["best"]["drops"]) <= {"where.false", "where.null"}
     assert done.metrics("student", "educational_score")["kappa"] > 0.6
+    # the server is gone, but its answers are kept: other workers come to the same, byte by byte
+    again = run("fineweb_edu", tmp_path / "again", [folder / "domains.parquet"], *settings, workers=2)
+    assert again.digest == done.digest
     # and what the run leaves behind says the same elsewhere
     (student,) = done.out.glob("index/student-*/educational_score")
-    again = done.documents("embed", "student").select("text", "embedding", "educational_score_pred").to_arrow()
-    found = Classifier(model=str(student), embedding="embedding")(as_table(again)).kept
+    elsewhere = done.documents("embed", "student").select("text", "embedding", "educational_score_pred").to_arrow()
+    found = Classifier(model=str(student), embedding="embedding")(as_table(elsewhere)).kept
     assert np.array_equal(found["score"].to_numpy(), found["educational_score_pred"].to_numpy(), equal_nan=True)
 
 
