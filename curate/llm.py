@@ -940,7 +940,10 @@ class Client:
         """Ask, and ask again as long as that may help. Raises _Failed, or StageError where all of it is over."""
         if self._shown is None:
             self._shown = self._loop.create_task(self._look())
-        await asyncio.shield(self._shown)
+        if self._shown.done():
+            self._shown.result()
+        else:
+            await asyncio.shield(self._shown)
         level, failures = self._level, 0
         size = sum(len(m["content"]) for m in messages)
         tokens = size // 4 + 16 + self._most_output

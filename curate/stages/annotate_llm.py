@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import re
+import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,9 +23,12 @@ from curate.stage import ROW, Batches, BatchFn, GlobalStage, Step, Task, with_co
 from curate.storage import read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
-    from curate.llm import Answer, Prompt, Request
+    from curate.llm import Answer, Progress, Prompt, Request
+
+log = logging.getLogger(__name__)
 
 ERROR = "annotation_error"
+EVERY = 20.0  # seconds between two lines of progress
 NO_TEXT = "no_text"
 GAP = "\n[...]\n"
 _BLANK = re.compile(r"\n[^\S\n]*\n\s*")
@@ -50,6 +56,7 @@ class AnnotateLlm(GlobalStage):
     worker process), requests_per_minute, tokens_per_minute, budget_usd, budget_tokens (of all workers together, and over
     restarts), usd_per_million_input, usd_per_million_output, api_key_env (the variable that holds the key): see
     `curate.llm.Client`. cache: folder of answers, by default the user's; a run that was killed repeats no answered request.
+    Progress and cost are shown on stderr every 20 seconds.
 
     Columns written: one for each property of the schema, null where a document was not chosen or not labelled: int64 for
     integers, float32 for numbers, string, bool, or lists of those. A property is written under its `x-column`, or not at all
@@ -343,14 +350,31 @@ def _label(stage: AnnotateLlm, task: Task, batches: Batches, documents: dict[int
         parameters=stage.parameters,
         cache=cache,
         ledger=task.folder(stage) / "spent",
+        progress=_teller(task.shards[task.shard or 0]),
+        every=EVERY,
     )
+    seen = set[str]()
     with client:
         requests = _requests(stage, render, prompt.schema, batches, documents)
         for answer in client.ask(requests, ordered=False, total=total):
             row, k = answer.tag
             unit = documents[row][k]
             unit.value, unit.error = answer.value, None if answer.ok else answer.error
+            if answer.error and answer.error not in seen:  # one of each kind, with what the column has no room for
+                seen.add(answer.error)
+                log.warning("annotate_llm: %s, such as: %s", answer.error, answer.detail)
             _counted(task, answer)
+
+
+def _teller(shard: str) -> Callable[[Progress], None]:
+    """Shows how far a shard is, once that takes long enough for somebody to wonder."""
+    started = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        if time.monotonic() - started > EVERY * 0.9:
+            print(f"annotate_llm, {shard}: {progress}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _counted(task: Task, answer: Answer) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,20 @@ def test_what_has_no_label_has_an_error_and_is_never_0(tmp_path):
     wanted = [None if e else score(t) for t, e in zip(texts, table["annotation_error"].to_pylist(), strict=True)]
     assert table["educational_score"].to_pylist() == wanted
     assert len(set(expected)) == 6
+
+
+def test_a_long_wait_is_explained(tmp_path, monkeypatch, capsys, caplog):
+    texts = [f"document {i}" for i in range(120)]
+    with Server({"malformed": 0.1}, latency=0.02) as server:
+        stage = stage_for(server, tmp_path, concurrency=4, usd_per_million_input=1.0)
+        stage(texts[:4])
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr("curate.stages.annotate_llm.EVERY", 0.1)
+        stage(texts)
+    lines = capsys.readouterr().err.splitlines()
+    form = r"annotate_llm, 0.parquet: \d+ of 120 answered, [\d.]+ requests/s, [\d,]+ tokens/s, .*\$[\d.]+, \d+ s left"
+    assert any(re.fullmatch(form, line) for line in lines)
+    assert "annotate_llm: malformed, such as: there is no JSON object in the answer" in caplog.text
 
 
 # --------------------------------------------------------------------------------------------- the sample
