@@ -20,7 +20,7 @@ GRID = 1000  # ranks are known to a thousandth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble(Annotator):
+class Ensemble(GlobalStage):
     """Joins several scores of a document into one, and names the tier that it falls into.
 
     columns: two scores or more: any numbers, dates or booleans. how: "max", the highest; "min", the lowest; "mean"; "weighted",
@@ -63,7 +63,31 @@ class Ensemble(Annotator):
         _check(self)
 
     def bound(self, columns: Collection[str]) -> Stage:
-        return _Ranked(**{f.name: getattr(self, f.name) for f in fields(self)}) if self.how == "rank" else self
+        return self if self.how == "rank" else _Joined(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+    def reads(self) -> tuple[str, ...]:
+        return tuple(self.columns)
+
+    def writes(self) -> pa.Schema:
+        return _schema(self)
+
+    def steps(self, n_shards: int, n_docs: int) -> list[Step]:
+        return _bins(self).steps_of(self, n_shards, n_docs) if self.how == "rank" else [Step("nothing", _nothing)]
+
+    def open(self, task: Task) -> BatchFn:
+        return partial(_joined, self, task, _bins(self).known(task.state(self)) if self.how == "rank" else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Joined(Annotator):
+    """`Ensemble` but for ranks: what it becomes in a plan, so that it is done in the pass of its neighbours."""
+
+    columns: tuple[str, ...]
+    how: str
+    weights: tuple[float, ...]
+    missing: str
+    into: str
+    tiers: Mapping[str, float] | None
 
     def reads(self) -> tuple[str, ...]:
         return tuple(self.columns)
@@ -75,31 +99,11 @@ class Ensemble(Annotator):
         return partial(_joined, self, task, None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ranked(GlobalStage):
-    """`Ensemble` with `how: rank`: what it becomes in a plan."""
-
-    columns: tuple[str, ...]
-    how: str = "rank"
-    weights: tuple[float, ...] = ()
-    missing: str = "null"
-    into: str = "ensemble"
-    tiers: Mapping[str, float] | None = None
-
-    def reads(self) -> tuple[str, ...]:
-        return tuple(self.columns)
-
-    def writes(self) -> pa.Schema:
-        return _schema(self)
-
-    def steps(self, n_shards: int, n_docs: int) -> list[Step]:
-        return _bins(self).steps_of(self, n_shards, n_docs)
-
-    def open(self, task: Task) -> BatchFn:
-        return partial(_joined, self, task, _bins(self).known(task.state(self)))
+def _nothing(task: Task) -> None:
+    """What is no rank needs no fit."""
 
 
-def _bins(stage: Ensemble | _Ranked) -> Bins:
+def _bins(stage: Ensemble) -> Bins:
     """The bins that are ranks."""
     return Bins(columns=stage.columns, bins=GRID, by="documents")
 
@@ -125,13 +129,13 @@ def _check(stage: Ensemble) -> None:
             raise RecipeError("ensemble: tiers need names, each with another lowest score")
 
 
-def _schema(stage: Ensemble | _Ranked) -> pa.Schema:
+def _schema(stage: Ensemble | _Joined) -> pa.Schema:
     columns = [(stage.into, pa.float64())]
     return pa.schema([*columns, *([(f"{stage.into}_tier", pa.string())] if stage.tiers else [])])
 
 
 def _joined(
-    stage: Ensemble | _Ranked, task: Task, ranks: Mapping[str, Mapping[int, np.ndarray]] | None, batch: pa.RecordBatch
+    stage: Ensemble | _Joined, task: Task, ranks: Mapping[str, Mapping[int, np.ndarray]] | None, batch: pa.RecordBatch
 ) -> pa.RecordBatch:
     n = batch.num_rows
     scores = np.zeros((len(stage.columns), n))
