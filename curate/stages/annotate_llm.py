@@ -53,10 +53,11 @@ class AnnotateLlm(GlobalStage):
     (`head`), or with `head_tail` two thirds of them from its beginning and the rest from its end.
 
     parameters: sent with each request. retries, repairs, timeout (seconds), concurrency (requests at the same time, of one
-    worker process), requests_per_minute, tokens_per_minute, budget_usd, budget_tokens (of all workers together, and over
-    restarts), usd_per_million_input, usd_per_million_output, api_key_env (the variable that holds the key): see
-    `curate.llm.Client`. cache: folder of answers, by default the user's; a run that was killed repeats no answered request.
-    Progress and cost are shown on stderr every 20 seconds.
+    worker process), requests_per_minute, tokens_per_minute, budget_usd, budget_tokens (of all workers together; a budget is
+    for all that the stage spends in a run folder, restarts and changes included), usd_per_million_input,
+    usd_per_million_output, api_key_env (the variable that holds the key): see `curate.llm.Client`. cache: folder of answers,
+    by default the user's; a run that was killed repeats no answered request. Progress and cost are shown on stderr every 20
+    seconds.
 
     Columns written: one for each property of the schema, null where a document was not chosen or not labelled: int64 for
     integers, float32 for numbers, string, bool, or lists of those. A property is written under its `x-column`, or not at all
@@ -349,7 +350,7 @@ def _label(stage: AnnotateLlm, task: Task, batches: Batches, documents: dict[int
         timeout=stage.timeout,
         parameters=stage.parameters,
         cache=cache,
-        ledger=task.folder(stage) / "spent",
+        ledger=_account(stage, task),
         progress=_teller(task.shards[task.shard or 0]),
         every=EVERY,
     )
@@ -364,6 +365,12 @@ def _label(stage: AnnotateLlm, task: Task, batches: Batches, documents: dict[int
                 seen.add(answer.error)
                 log.warning("annotate_llm: %s, such as: %s", answer.error, answer.detail)
             _counted(task, answer)
+
+
+def _account(stage: AnnotateLlm, task: Task) -> Path:
+    """Where it stands what was spent: by run and id of the stage, so that a budget that is raised goes on counting."""
+    folder = task.folder(stage)
+    return folder / "spent" if task.root is None else task.root / "spent" / folder.name.rpartition("-")[0]
 
 
 def _teller(shard: str) -> Callable[[Progress], None]:

@@ -295,14 +295,14 @@ def test_a_run_whose_endpoint_is_down_says_so_and_resumes(tmp_path):
 
 def test_a_budget_holds_for_all_workers_together(tmp_path):
     data = corpus(tmp_path / "in", 400)
-    more = "budget_tokens: 30000\n      parameters: {max_tokens: 20}"
     with Server(latency=0.002) as server:
-        recipe = loads(RECIPE.format(server=server.url, cache=tmp_path / "cache", more=more)).with_inputs([str(data)])
-        for _ in range(2):
-            with pytest.raises(StageError, match="budget_tokens is used up"):
-                run(recipe, tmp_path / "run", workers=2)
-        used = sum(len(b["messages"][0]["content"]) // 4 + 15 for b in server.bodies)
-    assert 25_000 < used <= 31_000
+        for workers, budget in ((2, 30_000), (0, 30_000), (0, 40_000)):  # what was spent counts on when it is raised
+            more = f"budget_tokens: {budget}\n      parameters: {{max_tokens: 20}}"
+            recipe = loads(RECIPE.format(server=server.url, cache=tmp_path / "cache", more=more)).with_inputs([str(data)])
+            with pytest.raises(StageError, match=f"budget_tokens is used up: .* of {budget:,} spent"):
+                run(recipe, tmp_path / "run", workers=workers)
+            used = sum(len(b["messages"][0]["content"]) // 4 + 15 for b in server.bodies)
+            assert budget - 5000 < used <= budget + 1000
 
 
 def test_a_key_is_in_nothing_that_a_run_leaves(tmp_path, monkeypatch):
