@@ -174,14 +174,15 @@ def _open(path: str) -> _Reader:
         raise SourceError(f"{path} is not a fastText model: it is empty") from None
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
-    return _Reader(path, np.frombuffer(data, np.uint8))
+    return _Reader(path, data)
 
 
 class _Reader:
     """Numbers out of the bytes of a model, never past their end."""
 
-    def __init__(self, path: str, data: np.ndarray):
-        self.path, self.data, self.at = path, data, 0
+    def __init__(self, path: str, data: mmap.mmap):
+        self.path, self.data, self.at = path, np.frombuffer(data, np.uint8), 0
+        self.map = data
         self.unsupported = ""  # said at the end: a file that is no model at all is not for the library either
 
     def bad(self, what: str) -> SourceError:
@@ -198,6 +199,11 @@ class _Reader:
         found = np.frombuffer(self.data, kind, n, self.at) if n else np.empty(0, kind)
         self.at += size
         return found
+
+    def forget(self) -> None:
+        """Give back the memory of what was read, which the file still has."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED)
 
     def unpack(self, kinds: str) -> tuple[Any, ...]:
         form = struct.Struct("<" + kinds)
@@ -258,7 +264,7 @@ def _read(r: _Reader) -> Model:
     quantised = r.unpack("?")[0]
     if pruned >= 0 and not quantised:
         raise r.bad("it is pruned but not quantised")
-    rows = _matrix(r, quantised, header["dim"])
+    rows: np.ndarray | _Coded = _matrix(r, quantised, header["dim"])
     by_hash = (header["maxn"] > 0 or header["ngrams"] > 1) and pruned != 0
     if by_hash and not header["bucket"]:
         raise r.bad("it has n-grams but no buckets for them")
@@ -274,7 +280,7 @@ def _read(r: _Reader) -> Model:
     if len(rows) < needed:
         raise r.bad(f"its input matrix has {len(rows):,} rows and should have {needed:,}")
     if pruned > 0:
-        rows = np.concatenate([rows[:words], rows[words + pairs[:, 1]]])
+        rows = rows.only(np.concatenate([np.arange(words), words + pairs[:, 1]])) if isinstance(rows, _Coded) else rows
 
     quantised_too = r.unpack("?")[0]
     out = _matrix(r, quantised and quantised_too, header["dim"])
@@ -284,19 +290,21 @@ def _read(r: _Reader) -> Model:
         raise Unsupported(r.unsupported)
 
     kind = {"hs": TREE, "softmax": SOFTMAX}.get(_LOSSES[header["loss"]], EACH)
-    weights = np.asarray(out, np.float32)
+    weights = np.asarray(out[:], np.float32)
     folded = weights[:-1] - weights[-1] if kind == SOFTMAX else weights[:-1] if kind == TREE else weights
     if len(folded) <= header["dim"]:
-        rows = _multiplied(rows, folded)
+        rows = _multiplied(r, rows, folded)
         weights = np.empty((0, 0), np.float32)
     left, right = _tree(r, tally[words:]) if kind == TREE else (np.empty(0, np.int32), np.empty(0, np.int32))
+    if isinstance(rows, _Coded):
+        rows = rows[:]
     if not rows.flags.aligned and rows.nbytes <= _COPIED:
         rows = rows.copy()
     rows.setflags(write=False)  # as a mapped one: kernels are compiled for either
-    slots, hashes = index_words(letters, bounds)
+    slots, hashes, short = index_words(letters, bounds)
     features = Features(
-        rows=rows, slots=slots, hashes=hashes, bounds=bounds, letters=letters, kept=kept, rank=rank, words=words,
-        bucket=header["bucket"], minn=header["minn"], maxn=header["maxn"] if by_hash else 0,
+        rows=rows, slots=slots, hashes=hashes, bounds=bounds, letters=letters, short=short, kept=kept, rank=rank,
+        words=words, bucket=header["bucket"], minn=header["minn"], maxn=header["maxn"] if by_hash else 0,
         ngrams=header["ngrams"] if by_hash else 1,
     )  # fmt: skip
     output = Output(
@@ -306,15 +314,32 @@ def _read(r: _Reader) -> Model:
     return Model(path, header, _names(bounds[words:], letters), features, output)
 
 
-def _matrix(r: _Reader, quantised: bool, dim: int) -> np.ndarray:
-    """A matrix of the file, float32: a view of the bytes, or decoded."""
+class _Coded:
+    """A quantised matrix, whose rows are decoded when they are asked for: float32 (rows, width)."""
+
+    def __init__(self, codes: np.ndarray, norms: np.ndarray, centroids: np.ndarray, begins: np.ndarray, sizes: np.ndarray):
+        self.codes, self.norms, self.quantiser = codes, norms, (centroids, begins, sizes)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def only(self, which: np.ndarray) -> _Coded:
+        """These of the rows, still in code."""
+        return _Coded(self.codes[which], self.norms[which], *self.quantiser)
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        from curate.kernels.fasttext import decode_rows
+
+        return decode_rows(self.codes[which], self.norms[which], *self.quantiser)
+
+
+def _matrix(r: _Reader, quantised: bool, dim: int) -> np.ndarray | _Coded:
+    """A matrix of the file, float32: a view of the bytes, or one that is decoded by rows."""
     if not quantised:
         m, n = r.unpack("2q")
         if m < 0 or n != dim:
             raise r.bad(f"a matrix has {n} columns for rows of {dim}")
         return r.take(m * n, "<f4").reshape(m, n)
-    from curate.kernels.fasttext import decode_rows
-
     normed, m, n, size = r.unpack("?2qi")
     if m < 0 or n != dim:
         raise r.bad(f"a matrix has {n} columns for rows of {dim}")
@@ -326,7 +351,7 @@ def _matrix(r: _Reader, quantised: bool, dim: int) -> np.ndarray:
     if normed:
         of = r.take(m)
         norms = _quantiser(r, 1)[2][of]
-    return decode_rows(codes.reshape(m, len(sizes)), norms, centroids, begins, sizes)
+    return _Coded(codes.reshape(m, len(sizes)), norms, centroids, begins, sizes)
 
 
 def _quantiser(r: _Reader, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -339,12 +364,13 @@ def _quantiser(r: _Reader, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.arange(parts, dtype=np.int64) * size * 256, sizes, np.ascontiguousarray(r.take(dim * 256, "<f4"))
 
 
-def _multiplied(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """rows @ weights.T in blocks, float32."""
+def _multiplied(r: _Reader, rows: np.ndarray | _Coded, weights: np.ndarray) -> np.ndarray:
+    """rows @ weights.T in blocks, float32, so that the rows are never in memory as a whole."""
     found = np.empty((len(rows), len(weights)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for at in range(0, len(rows), _BLOCK):
             found[at : at + _BLOCK] = rows[at : at + _BLOCK] @ weights.T
+            r.forget()
     return found
 
 

@@ -27,8 +27,10 @@ _LABEL = np.frombuffer(b"__label__", np.uint8)
 class Features(NamedTuple):
     """What turns a text into rows.
 
-    rows: float32 (words + n-grams, width). slots: int32, open addressing over the hash of a word, -1 for none. hashes: uint32
-    by word. bounds: int64, one more than words and labels; letters: uint8, their bytes. kept: uint64, a bit for each bucket
+    rows: float32 (words + n-grams, width). short: uint64, open addressing over words and labels of up to 16
+    bytes, three units each: the bytes, number (high half) and hash; zeros for none. slots: int32, open addressing over the hash
+    of longer ones, -1 for none. hashes: uint32 of all. bounds: int64, one more than words and labels; letters: uint8, their
+    bytes. kept: uint64, a bit for each bucket
     whose n-gram was not pruned, and rank: int32, how many such bits are in the units before, since the rows of n-grams are
     in the order of their buckets; both of length 0 where nothing was pruned. words, bucket, minn, maxn, ngrams: of the
     model; maxn 0 for no runs of characters, ngrams 1 for no runs of words.
@@ -39,6 +41,7 @@ class Features(NamedTuple):
     hashes: np.ndarray
     bounds: np.ndarray
     letters: np.ndarray
+    short: np.ndarray
     kept: np.ndarray
     rank: np.ndarray
     words: int
@@ -97,23 +100,59 @@ def _before_space(unit: int) -> tuple[int, int]:
     return unit & mask, (mask & U64(0x0101010101010101)) * U64(0x0101010101010101) >> U64(56)
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _mix(low: int, high: int) -> int:
+    return low * U64(0x9E3779B97F4A7C15) ^ high * U64(0xC2B2AE3D27D4EB4F)
+
+
 @numba.njit(cache=True, nogil=True)
-def index_words(letters: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(slots, hashes) of the words letters[bounds[i]:bounds[i + 1]]."""
+def _spare(size: int) -> int:
+    """By how much a mixed number is shifted to be below `size`, a power of two."""
+    spare = U64(64)
+    while U64(1) << (U64(64) - spare) < U64(size):
+        spare -= U64(1)
+    return spare
+
+
+@numba.njit(cache=True, nogil=True)
+def index_words(letters: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(slots, hashes, short) of the words letters[bounds[i]:bounds[i + 1]]: see Features."""
     n = len(bounds) - 1
-    size = 8
-    while size < 2 * n:
+    long = 0
+    for i in range(n):
+        long += bounds[i + 1] - bounds[i] > 16
+    size, short_size = 8, 8
+    while size < 2 * long:
         size *= 2
+    while 4 * short_size < 5 * (n - long):
+        short_size *= 2
     slots = np.full(size, -1, np.int32)
+    short = np.zeros((short_size, 3), np.uint64)
     hashes = np.zeros(n, np.uint32)
+    spare = _spare(short_size)
     for i in range(n):
         h = fnv(letters, bounds[i], bounds[i + 1])
         hashes[i] = h
-        at = I64(h) & (size - 1)
-        while slots[at] >= 0:
-            at = (at + 1) & (size - 1)
-        slots[at] = i
-    return slots, hashes
+        if bounds[i + 1] - bounds[i] > 16:
+            at = I64(h) & (size - 1)
+            while slots[at] >= 0:
+                at = (at + 1) & (size - 1)
+            slots[at] = i
+            continue
+        low, high = U64(0), U64(0)
+        for k in range(bounds[i + 1] - bounds[i]):
+            byte = U64(letters[bounds[i] + k])
+            if k < 8:
+                low |= byte << U64(8 * k)
+            else:
+                high |= byte << U64(8 * k - 64)
+        if low == 0:
+            continue  # an empty word is none that a text can have
+        place = I64(_mix(low, high) >> spare)
+        while short[place, 0]:
+            place = (place + 1) & (short_size - 1)
+        short[place, 0], short[place, 1], short[place, 2] = low, high, U64(i) << U64(32) | h
+    return slots, hashes, short
 
 
 @numba.njit(cache=True, nogil=True)
@@ -169,6 +208,40 @@ def _find(
 
 
 @numba.njit(cache=True, nogil=True)
+def _look_up(
+    data: np.ndarray, begin_of: np.ndarray, end_of: np.ndarray, low_of: np.ndarray, high_of: np.ndarray,
+    missed_of: np.ndarray, missed: int, slots: np.ndarray, hashes: np.ndarray, bounds: np.ndarray, letters: np.ndarray,
+    short: np.ndarray, hash_of: np.ndarray, word_of: np.ndarray,
+) -> None:  # fmt: skip
+    """Hash and number (-1 for none) of the words missed_of[:missed], to hash_of and word_of.
+
+    The first loop asks the memory for all of them at once, which the second finds at hand.
+    """
+    mask, spare = U64(len(short) - 1), _spare(len(short))
+    for m in range(missed):
+        j = missed_of[m]
+        at = _mix(low_of[j], high_of[j]) >> spare
+        word_of[m] = at
+        hash_of[m] = short[at, 0] ^ low_of[j]
+    for m in range(missed):
+        j = missed_of[m]
+        low, high, at = low_of[j], high_of[j], U64(word_of[m])
+        if end_of[j] - begin_of[j] > U64(16):
+            hash_of[m] = fnv(data, begin_of[j], end_of[j])
+            word_of[m] = _find(slots, hashes, bounds, letters, hash_of[m], data, begin_of[j], end_of[j])
+            continue
+        if hash_of[m] != U64(0) or short[at, 1] != high:
+            while short[at, 0] != U64(0) and (short[at, 0] != low or short[at, 1] != high):
+                at = (at + U64(1)) & mask
+        if short[at, 0] != U64(0):
+            hash_of[m] = short[at, 2] & U64(0xFFFFFFFF)
+            word_of[m] = I64(short[at, 2] >> U64(32))
+        else:
+            hash_of[m] = _EOS_HASH if low == _EOS_UNIT and high == U64(0) else fnv(data, begin_of[j], end_of[j])
+            word_of[m] = -1
+
+
+@numba.njit(cache=True, nogil=True)
 def _is_label(data: np.ndarray, begin: int, end: int) -> bool:
     if end - begin < U64(len(_LABEL)):
         return False
@@ -213,6 +286,20 @@ def _add_runs_of_characters(
         units[record, 2] += U64(1 << 32)
         for k in range(width):
             numbers[record, 6 + k] += rows[row, k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _reduce(found: np.ndarray, n: int, modulus: int, inverse: float) -> None:
+    """found[:n] %= modulus. The quotient of floating-point numbers is wrong by one at most where it is below 2^52."""
+    if modulus < U64(4096):
+        for i in range(n):
+            found[i] %= modulus
+        return
+    for i in range(n):
+        g = found[i]
+        rest = g - U64(np.float64(g) * inverse) * modulus
+        rest += modulus & U64(I64(rest) >> 63)
+        found[i] = rest - modulus if rest >= modulus else rest
 
 
 @numba.njit(cache=True, nogil=True)
@@ -270,8 +357,8 @@ def _hash_runs(
 @numba.njit(cache=True, nogil=True)
 def average(
     starts: np.ndarray, ends: np.ndarray, data: np.ndarray, rows: np.ndarray, slots: np.ndarray, hashes: np.ndarray,
-    bounds: np.ndarray, letters: np.ndarray, kept: np.ndarray, rank: np.ndarray, words: int, bucket: int, minn: int, maxn: int,
-    ngrams: int, units: np.ndarray, numbers: np.ndarray,
+    bounds: np.ndarray, letters: np.ndarray, short: np.ndarray, kept: np.ndarray, rank: np.ndarray, words: int, bucket: int,
+    minn: int, maxn: int, ngrams: int, units: np.ndarray, numbers: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Mean row of the features of each text data[starts[i]:ends[i]], float32 (texts, width), and how many (int64).
 
@@ -298,12 +385,13 @@ def average(
         shift += U64(1)
     reciprocal = (U64(1) << shift) // max(modulus, U64(1))
     beyond = U64(len(units) - _AHEAD)  # after the memory come the records of the words at hand
-    spare = U64(64)
-    while U64(1) << (U64(64) - spare) < beyond:
-        spare -= U64(1)
+    spare = _spare(len(units) - _AHEAD)
     low_of, high_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint64)
     begin_of, end_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint64)
     record_of = np.empty(_AHEAD, np.uint64)
+    missed_of = np.empty(_AHEAD + 1, np.int64)
+    hash_of, word_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.int64)
+    inverse = 1.0 / np.float64(max(modulus, U64(1)))
     part = np.zeros(width, np.float32)
     total = np.zeros(width, np.float64)
     for i in range(n):
@@ -340,43 +428,49 @@ def average(
                 over = low == _EOS_UNIT and high == U64(0)
                 low_of[ahead], high_of[ahead], begin_of[ahead], end_of[ahead] = low, high, begin, at
                 ahead += 1
-            waiting = 0
-            for j in range(ahead):
+            missed = 0
+            for j in range(ahead):  # without a branch, so that the memory is asked for many words at once
                 low, high = low_of[j], high_of[j]
-                record = (low * U64(0x9E3779B97F4A7C15) ^ high * U64(0xC2B2AE3D27D4EB4F)) >> spare
-                if units[record, 0] != low or units[record, 1] != high or end_of[j] - begin_of[j] > U64(16):
-                    record = beyond + U64(j)
-                    units[record, 0], units[record, 1] = low, high
-                    for k in range(6, numbers.shape[1]):
-                        numbers[record, k] = 0
-                    first, last = begin_of[j], end_of[j]
-                    is_eos = low == _EOS_UNIT and high == U64(0)
-                    h = _EOS_HASH if is_eos else fnv(data, first, last)
-                    if is_eos:
-                        word = _find(slots, hashes, bounds, letters, h, _EOS, U64(0), U64(4))
-                    else:
-                        word = _find(slots, hashes, bounds, letters, h, data, first, last)
-                    if word >= words or (word < 0 and _is_label(data, first, last)):
-                        units[record, 2] = U64(0xFFFFFFFF00000000) | h
-                    else:
-                        units[record, 2] = h
-                        if word >= 0:
-                            units[record, 2] |= U64(1 << 32)
-                            for k in range(width):
-                                numbers[record, 6 + k] = rows[U64(word), k]
-                        if maxn > 0 and not is_eos:
-                            at_hand, first = first, first - U64(1)
-                            while first + U64(1) <= last + U64(1):
-                                if first + U64(1) == at_hand or first == last or data[first] & 0xC0 != 0x80:
-                                    if waiting + maxn > len(found):
-                                        _add_runs_of_characters(rows, kept, rank, words, found, owner, waiting, units, numbers)
-                                        waiting = 0
-                                    waiting = _hash_runs(
-                                        data, at_hand, last, first, minn, maxn, modulus, reciprocal, shift, found, owner,
-                                        record, waiting,
-                                    )  # fmt: skip
-                                first += U64(1)
+                record = _mix(low, high) >> spare
                 record_of[j] = record
+                unlike = (units[record, 0] ^ low) | (units[record, 1] ^ high) | ((end_of[j] - begin_of[j]) >> U64(4))
+                missed_of[missed] = j
+                missed += I64(unlike != U64(0))
+            _look_up(
+                data, begin_of, end_of, low_of, high_of, missed_of, missed, slots, hashes, bounds, letters, short, hash_of,
+                word_of,
+            )  # fmt: skip
+            waiting = 0
+            for i_missed in range(missed):
+                j = missed_of[i_missed]
+                record = beyond + U64(j)
+                record_of[j] = record
+                units[record, 0], units[record, 1] = low_of[j], high_of[j]
+                for k in range(6, numbers.shape[1]):
+                    numbers[record, k] = 0
+                first, last = begin_of[j], end_of[j]
+                is_eos = low_of[j] == _EOS_UNIT and high_of[j] == U64(0)
+                h, word = hash_of[i_missed], word_of[i_missed]
+                if word >= words or (word < 0 and _is_label(data, first, last)):
+                    units[record, 2] = U64(0xFFFFFFFF00000000) | h
+                else:
+                    units[record, 2] = h
+                    if word >= 0:
+                        units[record, 2] |= U64(1 << 32)
+                        for k in range(width):
+                            numbers[record, 6 + k] = rows[U64(word), k]
+                    if maxn > 0 and not is_eos:
+                        at_hand, first = first, first - U64(1)
+                        while first + U64(1) <= last + U64(1):
+                            if first + U64(1) == at_hand or first == last or data[first] & 0xC0 != 0x80:
+                                if waiting + maxn > len(found):
+                                    _add_runs_of_characters(rows, kept, rank, words, found, owner, waiting, units, numbers)
+                                    waiting = 0
+                                waiting = _hash_runs(
+                                    data, at_hand, last, first, minn, maxn, modulus, reciprocal, shift, found, owner,
+                                    record, waiting,
+                                )  # fmt: skip
+                            first += U64(1)
             _add_runs_of_characters(rows, kept, rank, words, found, owner, waiting, units, numbers)
             part[:] = 0
             for j in range(ahead):
@@ -393,22 +487,25 @@ def average(
                         seen += 1
             for k in range(width):
                 total[k] += part[k]
-            for j in range(ahead):
-                if record_of[j] >= beyond and end_of[j] - begin_of[j] <= U64(16):
-                    slot = (low_of[j] * U64(0x9E3779B97F4A7C15) ^ high_of[j] * U64(0xC2B2AE3D27D4EB4F)) >> spare
+            for i_missed in range(missed):
+                j = missed_of[i_missed]
+                if end_of[j] - begin_of[j] <= U64(16):
+                    slot = _mix(low_of[j], high_of[j]) >> spare
                     for k in range(units.shape[1]):
                         units[slot, k] = units[record_of[j], k]
         if ngrams > 1:
             waiting = 0
             for first in range(seen):
                 if waiting + ngrams > len(found):
+                    _reduce(found, waiting, modulus, inverse)
                     count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
                     waiting = 0
                 g = line[first]
                 for last in range(first + 1, min(seen, first + ngrams)):
                     g = g * U64(116049371) + line[last]
-                    found[waiting] = g % modulus
+                    found[waiting] = g
                     waiting += 1
+            _reduce(found, waiting, modulus, inverse)
             count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
         counts[i] = count
         if count:
