@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from llm_server import Server, answer_for
 
 from curate import llm
-from curate.errors import RecipeError, StageError
+from curate.errors import MissingExtra, RecipeError, StageError
 from curate.llm import Answer, Cache, Client, Completion, Ledger, Limits, Progress, Request
 
 SCHEMA = {
@@ -732,3 +732,9 @@ def test_templates_of_ones_own(tmp_path):
     path.with_suffix(".json").write_text("{")
     with pytest.raises(RecipeError, match=r"own.json: not JSON"):
         llm.load_prompt(str(path))
+
+
+def test_templates_name_the_extra_that_they_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtra, match=r"annotate_llm needs the package 'jinja2': pip install 'curate-corpus\[llm\]'"):
+        llm.load_prompt("biomed").renderer("annotate_llm")
