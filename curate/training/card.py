@@ -26,7 +26,8 @@ SOURCES = 40  # that are listed, the largest ones
 LOOKED_AT = 50_000  # training documents in which words are counted
 CANDIDATES = 20_000  # most words that are asked for their weight
 LEAST = 5  # documents that a word must be in to be called a feature
-LEAST_SHARE = 0.002
+LEAST_SHARE = 0.005
+TINY = 1e-38
 WORD = 40  # longer ones are addresses or base64
 
 
@@ -142,15 +143,18 @@ def _data(ready: Prepared, params: Training) -> str:
     several = sum(n > 1 for n in clusters.values())
     grouped = int(pc.count(documents.group, mode="only_valid").as_py())
     by = (
-        f"Documents with the same `{params.group}` are on one side as well ({grouped:,} have one)."
+        f"Documents with the same `{params.group}` are on one side as well ({grouped:,} have one). "
         if params.group
-        else "It was not split by host, author or source: documents of one site can be on both sides, unless they are "
-        "near-duplicates."
+        else ""
     )
     parts.append(
         "Split by the hash of the text, together with its near-duplicates (MinHash over runs of five words; "
         f"{several:,} clusters of more than one document, the largest of {max(clusters.values()):,}), so that no "
         f"near-duplicate of a test document was trained on. {by}"
+    )
+    parts.append(
+        "It was not split by anything else, such as host, author or source: documents of one site can be on both sides, unless "
+        "they are near-duplicates."
     )
     return "\n\n".join(parts)
 
@@ -295,9 +299,14 @@ def _features(
     if not words:
         return f"{title}\n\nThe model knows no word alone."
     labels = list(about["labels"])
-    asked: list[tuple[str, np.ndarray]] = [(f"`{label}`", scores[:, i]) for i, label in enumerate(labels)]
     if about["task"] == "regression":
         asked = [("high", scores[:, 0]), ("low", -scores[:, 0])]
+    else:  # by the others as well, since single words reach 1 in single precision
+        logs, others = np.log(np.maximum(scores, TINY)), scores.sum(1, keepdims=True) - scores
+        if len(labels) == 2:
+            others = scores[:, ::-1]
+        margins = logs - np.log(np.maximum(others, TINY))
+        asked = [(f"`{label}`", margins[:, i]) for i, label in enumerate(labels)]
     lines = []
     for name, score in asked:
         order = sorted(range(len(words)), key=lambda k: (-score[k], words[k]))

@@ -238,7 +238,7 @@ def train(
     """Train a classifier and write its folder: the model, `classifier.json`, `card.md` and `recipe.yaml`.
 
     kind: `fasttext`, or `linear` for a head on vectors. data: Parquet or JSONL files, folders, run folders, URLs. out: a folder
-    that is not there, is empty, or holds a classifier, which is replaced. params: see `Training`. positive, negative: sets
+    that is not there, holds nothing but a recipe, or holds a classifier, which is replaced. params: see `Training`. positive, negative: sets
     that need no labels.
 
     Returns the figures on the held-out part: `auc`, `average_precision`, `accuracy`, `per_class`, `documents` and more.
@@ -250,12 +250,16 @@ def train(
     if kind == "fasttext" and asked.task != "classes":
         raise RecipeError("train: a fastText model tells classes apart; a regression is of the kind linear")
     out = Path(out)
-    if out.exists() and not (out / classify.JSON).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / classify.JSON).is_file() and _holds_more_than_a_recipe(out):
         raise RecipeError(f"{out} is there and holds no classifier: name another folder with -o")
     ready = prepared(data, asked, positive=positive, negative=negative, vectors=kind == "linear")
     chosen = _positive(asked.positive, ready.labels) if asked.task == "classes" else None
     with tempfile.TemporaryDirectory(prefix="curate-train-") as scratch:
         return _train(kind, asked, ready, chosen, out, Path(scratch))
+
+
+def _holds_more_than_a_recipe(out: Path) -> bool:
+    return not out.is_dir() or any(path.name != RECIPE for path in out.iterdir())
 
 
 def _train(kind: str, asked: Training, ready: Prepared, positive: str | None, out: Path, scratch: Path) -> dict[str, Any]:
