@@ -49,7 +49,7 @@ awkward = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(awkward, st.integers(0, 9)), min_size=1, max_size=50),
     st.sampled_from([2, 3, 20]),
@@ -63,7 +63,7 @@ def test_it_is_what_the_definition_says(rows, bins, by, shards):
     assert written(stage, docs(scores, weights), shards=shards, batch=7) == expected
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.tuples(st.one_of(st.none(), st.integers(0, 9).map(float)), st.integers(0, 9), st.sampled_from([None, "", "a", "b"])),

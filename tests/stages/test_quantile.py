@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate import ranks
@@ -224,6 +224,7 @@ amounts = st.one_of(
 )
 
 
+@settings(max_examples=30)
 @given(
     amounts,
     st.sampled_from(["highest", "lowest"]),
