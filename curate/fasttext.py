@@ -141,7 +141,7 @@ class Model:
         try:  # each caller takes a memory for itself: threads never share one
             remembered = self._memos.pop()
         except IndexError:
-            remembered = memo(self._features.rows.shape[1])
+            remembered = memo(self._features.rows.shape[1], self._features.maxn > 0)
         try:
             return average(starts, ends, data, *self._features, *remembered)
         finally:

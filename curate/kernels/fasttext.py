@@ -15,7 +15,8 @@ import numpy as np
 
 U64: Any = np.uint64  # to a checker of types no int is one of these
 I64: Any = np.int64
-ROOM = 6 << 20  # bytes of remembered words
+ROOM = 6 << 20  # bytes of remembered words, where one has many rows
+LITTLE_ROOM = 1 << 19  # where it has one short row, which is found as quickly as a memory that is far away
 _EOS = np.frombuffer(b"</s>", np.uint8)
 _EOS_UNIT = U64(int.from_bytes(b"</s>", "little"))
 _SPACE = U64(sum(1 << c for c in (0, 9, 10, 11, 12, 13, 32)))  # a bit for each byte that ends a word
@@ -60,10 +61,11 @@ class Memo(NamedTuple):
     numbers: np.ndarray
 
 
-def memo(width: int) -> Memo:
-    """An empty memory for rows of this width. One thread at a time may use it."""
+def memo(width: int, characters: bool = True) -> Memo:
+    """An empty memory for rows of this width, of a model with or without runs of characters. One thread at a time uses it."""
     size = 3 + (width + 1) // 2
-    slots = 1 << max(ROOM // (8 * size), 64).bit_length() - 1
+    room = ROOM if characters or width > 16 else LITTLE_ROOM
+    slots = 1 << max(room // (8 * size), 64).bit_length() - 1
     units = np.zeros((slots + _AHEAD, size), np.uint64)
     return Memo(units, units.view(np.float32))
 
