@@ -24,12 +24,13 @@ class Domain(Annotator):
     `all_labels` also `into_LABEL` (float32) for each domain, with k `into_top` (list of struct of `label` and `score`, best
     first). All are null, and the document is counted, where the model knows no word of the text. Reasons: none.
 
-    There is no domain "other": a text of a kind that the model has not learnt gets the nearest one, mostly with a low score,
-    but not always. What `domain-en` was trained on, and how often it is right, stands in classifiers/domain-en/card.md.
+    There is no domain "other": a text of a kind that the model has not learnt gets the nearest one, and a sentence or two is
+    too little to go by; both often with a high score. What `domain-en` was trained on, and how often it is right, stands in
+    classifiers/domain-en/card.md.
 
     Source: own; classifier as in Joulin et al. 2016 (https://arxiv.org/abs/1607.01759).
 
-    >>> docs = ["def mean(values):\\n    return sum(values) / len(values)\\n\\nif __name__ == '__main__':\\n    mean([1])",
+    >>> docs = ["import os\\nimport sys\\n\\nclass Reader:\\n    def __init__(self, path):\\n        self.path = path\\n",
     ...         "What are the symptoms of asthma? Patients may have wheezing, coughing and shortness of breath."]
     >>> Domain()(docs).kept["domain"].to_pylist()
     ['code', 'medical']
