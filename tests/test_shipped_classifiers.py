@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from curate import classify
 from curate.training import Training, judge, train
 from curate.training.classifiers import judgement, prepared, read_recipe
-from curate.training.data import TEST
+from curate.training.data import TEST, Documents
 
 pytest.importorskip("fasttext", reason="training needs the extra `train`")
 
@@ -29,6 +30,12 @@ def recipe(name: str) -> Training:
     found = read_recipe(FOLDER / name / "recipe.yaml")
     assert found["kind"] == "fasttext"
     return Training.of({key: value for key, value in found.items() if key != "kind"})
+
+
+@functools.cache
+def held_out(name: str, data: Path) -> Documents:
+    """The test part of a recipe."""
+    return prepared([str(data / DATA[name])], recipe(name)).part(TEST)
 
 
 def figures(card: str) -> dict[str, float]:
@@ -88,9 +95,7 @@ def test_domain_names_kinds() -> None:
 @names
 def test_the_card_holds_for_what_was_held_out(name: str, shared_data: Path) -> None:
     """The shipped model on its own test part: the figures of the card, to the last digit that it shows."""
-    params = recipe(name)
-    test = prepared([str(shared_data / DATA[name])], params).part(TEST)
-    found = judgement(classify.load(FOLDER / name), test, None).figures
+    found = judgement(classify.load(FOLDER / name), held_out(name, shared_data), None).figures
     about = orjson.loads((FOLDER / name / "classifier.json").read_bytes())["metrics"]
     for key in ("auc", "average_precision", "accuracy", "macro_f1"):
         assert found[key] == pytest.approx(about[key], abs=5e-5), key
@@ -110,7 +115,7 @@ def test_the_recipe_makes_it_again(name: str, shared_data: Path, tmp_path: Path)
         assert said[key] == pytest.approx(shown[text], abs=NEAR), key
     old, new = (classify.load(folder) for folder in (FOLDER / name, tmp_path / name))
     assert new.labels == old.labels
-    sample = prepared([str(shared_data / DATA[name])], params).part(TEST).text.slice(0, 200)
+    sample = held_out(name, shared_data).text.slice(0, 200)
     assert np.nanmean(np.abs(new.scores(sample) - old.scores(sample))) < 0.01
 
 

@@ -142,11 +142,7 @@ def _data(ready: Prepared, params: Training) -> str:
     clusters = Counter(ready.cluster.tolist())
     several = sum(n > 1 for n in clusters.values())
     grouped = int(pc.count(documents.group, mode="only_valid").as_py())
-    by = (
-        f"Documents with the same `{params.group}` are on one side as well ({grouped:,} have one). "
-        if params.group
-        else ""
-    )
+    by = f"Documents with the same `{params.group}` are on one side as well ({grouped:,} have one). " if params.group else ""
     parts.append(
         "Split by the hash of the text, together with its near-duplicates (MinHash over runs of five words; "
         f"{several:,} clusters of more than one document, the largest of {max(clusters.values()):,}), so that no "

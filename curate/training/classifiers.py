@@ -288,7 +288,8 @@ def _train(kind: str, asked: Training, ready: Prepared, positive: str | None, ou
     found = judged.figures if judged else {"documents": 0}
     about["metrics"] = found
     about["thresholds"] = judged.thresholds if judged else []
-    about["recipe"] = {"kind": kind, **asked.changed(), **fitted.chosen}
+    told = {"about", "good_for", "not_for", "name", "licence"}  # by the card
+    about["recipe"] = {"kind": kind, **{k: v for k, v in asked.changed().items() if k not in told}, **fitted.chosen}
     across = _across(kind, asked, ready, positive, scratch) if asked.across and asked.task == "classes" else []
     text = card.written(
         about=about, params=asked, ready=ready, classifier=classifier, judged=judged, across=across, chosen=fitted.chosen,
