@@ -238,8 +238,8 @@ def train(
     """Train a classifier and write its folder: the model, `classifier.json`, `card.md` and `recipe.yaml`.
 
     kind: `fasttext`, or `linear` for a head on vectors. data: Parquet or JSONL files, folders, run folders, URLs. out: a folder
-    that is not there, holds nothing but a recipe, or holds a classifier, which is replaced. params: see `Training`. positive, negative: sets
-    that need no labels.
+    that is not there, holds nothing but a recipe, or holds a classifier, which is replaced. params: see `Training`. positive,
+    negative: sets that need no labels.
 
     Returns the figures on the held-out part: `auc`, `average_precision`, `accuracy`, `per_class`, `documents` and more.
     Raises RecipeError, SourceError, MissingExtra or StageError, each in one line.
