@@ -1,6 +1,6 @@
 """Scoring with a fastText classifier: the stage `fasttext` and whole runs beside the fastText library.
 
-    python benchmarks/_classifiers_speed.py [--mb 1440] [--repeats 3] [--documents 8000] [--model M.bin] [--json] [--check]
+    python benchmarks/_classifiers_speed.py [--mb 480] [--repeats 3] [--documents 8000] [--model M.bin] [--json] [--check]
 
 The model is a large one, trained on the spot on quality/ (rows of 100 numbers, pairs of words, 2 million places for them: 0.9
 GB), and the same quantised, with 200,000 rows left. Everything runs on one core and is told in documents per CPU second; sides
@@ -14,15 +14,16 @@ take turns, and the order alternates.
 
     a process of its own from start to end, nothing subtracted (start-up, imports, loading and hashing the model, reading,
     storing, the ledger):
-      library, a script          reads the Parquet files, predicts by its faster call, writes ids and scores as Parquet;
-                                 over a third of the megabytes, as it takes so long
+      datatrove                  ParquetReader, FastTextClassifierFilter with all scores as metadata, ParquetWriter
+      library, a script          reads the Parquet files, predicts by its faster call, writes ids and scores as Parquet, and
+                                 nothing of the documents
       curate run                 ingest, score, store, until the stage is done: documents, columns and ledger of the run folder
       curate run, with export    to the end: shards and manifest as well
 
 Bars: probabilities within 1e-5 of the library's, which adds 1e-5 to each (taken off before they are compared); `curate run` at
-least 6 times the script. The run copies and stores all documents, which the script does not.
+least 6 times the library in datatrove's pipeline, which does the same: it reads, scores and stores the documents.
 
-A rate is documents by all CPU seconds, so start-up (ours: 2 s, the script's: 1 s) weighs the less the larger a corpus is. In
+A rate is documents by all CPU seconds, so start-up weighs the less the larger a corpus is. In
 the processes the documents are repeated, each copy under other ids, up to --mb: numbers of a corpus that large with fewer
 different words. In memory each repeat has documents of its own.
 """
@@ -48,6 +49,7 @@ from _measure import Spread, run, table
 BARS = {"ratio": 6.0, "difference": 1e-5}
 ROWS = 1024  # of a batch, as the engine has them
 LABEL = "hq"
+PEER = "datatrove"
 QUANTISE = """
 import sys, fasttext
 model = fasttext.load_model(sys.argv[1])
@@ -68,6 +70,24 @@ for path in sorted(Path(sys.argv[2]).glob("*.parquet")):
                 said = predict(text.replace("\\n", " ") + "\\n", 2, 0.0, "strict")
                 scores.append(next(p for p, label in said if label == "__label__hq"))
             out.write_batch(pa.record_batch({"id": batch["id"], "quality": pa.array(scores, pa.float32())}))
+"""
+
+DATATROVE = """
+import sys
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.filters import FastTextClassifierFilter
+from datatrove.pipeline.readers import ParquetReader
+from datatrove.pipeline.writers import ParquetWriter
+
+def in_order(writer, document):  # labels come best first, and a Parquet file wants one order of its fields
+    return {"text": document.text, "id": document.id, "metadata": dict(sorted(document.metadata.items()))}
+
+if __name__ == "__main__":
+    LocalPipelineExecutor([
+        ParquetReader(sys.argv[2]),
+        FastTextClassifierFilter(sys.argv[1], keep_labels=("hq", 0.0), newline_replacement=" "),
+        ParquetWriter(sys.argv[3] + "/data", adapter=in_order),
+    ], logging_dir=sys.argv[3] + "/logs").run()
 """
 
 
@@ -179,22 +199,23 @@ def in_memory(path: Path, texts: Sequence[str], repeats: int) -> dict[str, Any]:
 
 def processes(path: Path, data: Path, mb: float, repeats: int, folder: Path) -> dict[str, Any]:
     """Documents per CPU second of whole processes over Parquet files, and their peak memory in MB."""
-    made, part = folder / "in", folder / "third"
+    made = folder / "in"
     code = "import sys; from pathlib import Path; import json, _ours; print(json.dumps(_ours.build_parquet("
     code += "Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))))"
     here = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])}
-    facts: dict[Path, dict[str, Any]] = {}
-    for where, size in ((made, mb), (part, mb / 3)):
-        shutil.rmtree(where, ignore_errors=True)
-        command = [sys.executable, "-c", code, str(data), str(where), str(size)]
-        built = subprocess.run(command, env={**os.environ, **here}, capture_output=True, check=True)
-        facts[where] = json.loads(built.stdout)
+    shutil.rmtree(made, ignore_errors=True)
+    command = [sys.executable, "-c", code, str(data), str(made), str(mb)]
+    built = subprocess.run(command, env={**os.environ, **here}, capture_output=True, check=True)
+    facts: dict[str, Any] = json.loads(built.stdout)
+    pipeline = folder / "pipeline.py"
+    pipeline.write_text(DATATROVE)
     recipe = folder / "score.yaml"
     recipe.write_text(f"name: score\nstages:\n  - fasttext: {{model: {json.dumps(str(path))}, label: {LABEL}}}\n")
     out = folder / "out"
     ours = [sys.executable, "-m", "curate.cli", "run", recipe, "-i", made, "-o", out, "-w", "0"]
     commands: dict[str, list[Any]] = {
-        "library, a script": [sys.executable, "-c", SCRIPT, path, part, out],
+        PEER: [sys.executable, pipeline, path, made, out],
+        "library, a script": [sys.executable, "-c", SCRIPT, path, made, out],
         "curate run": [*ours, "--until", "fasttext"],
         "curate run, with export": ours,
     }
@@ -203,20 +224,19 @@ def processes(path: Path, data: Path, mb: float, repeats: int, folder: Path) -> 
     for turn in range(repeats):
         for name in list(commands)[:: 1 if turn % 2 == 0 else -1]:
             shutil.rmtree(out, ignore_errors=True)
-            if name.startswith("library"):
+            if not name.startswith("curate"):
                 out.mkdir()
             done = run(commands[name], env=here, log=folder / "log")
             if done.code:
                 raise SystemExit(f"{name} ended with {done.code}:\n{done.stderr[-2000:]}")
-            given = facts[part if name.startswith("library") else made]
-            rates[name].append(given["documents"] / done.cpu)
+            rates[name].append(facts["documents"] / done.cpu)
             peaks[name] = max(peaks[name], done.peak / 1e6)
             print(f"  {path.name}, {name}: {done.cpu:.1f} CPU s, {done.wall:.1f} s", file=sys.stderr, flush=True)
-    return {"model": path.name, "rates": rates, "peak_mb": peaks, **facts[made]}
+    return {"model": path.name, "rates": rates, "peak_mb": peaks, **facts}
 
 
 def measure(
-    data: Path, repeats: int = 3, *, mb: float = 1440, n: int = 8000, model: Path | None = None, folder: Path | None = None
+    data: Path, repeats: int = 3, *, mb: float = 480, n: int = 8000, model: Path | None = None, folder: Path | None = None
 ) -> dict[str, Any]:
     """Everything, as one JSON object. folder: for models, inputs and runs; else a temporary one."""
     if folder is None:
@@ -252,9 +272,9 @@ def measure(
              "limit": f"at most {BARS['difference']:g}", "met": of["difference"] <= BARS["difference"]}
         )  # fmt: skip
     for of in found["processes"]:
-        ratio = Spread.ratio(of["rates"]["curate run"], of["rates"]["library, a script"])
+        ratio = Spread.ratio(of["rates"]["curate run"], of["rates"][PEER])
         found["bars"].append(
-            {"bar": f"{of['model']}: curate run, times the library's script", "value": ratio.mid,
+            {"bar": f"{of['model']}: curate run, times the library in datatrove's pipeline", "value": ratio.mid,
              "limit": f"at least {BARS['ratio']:g}", "met": ratio.mid >= BARS["ratio"]}
         )  # fmt: skip
     return found
@@ -272,13 +292,13 @@ def show(found: dict[str, Any]) -> None:
         print(f"loaded by us in {of['load_cpu_s']:.2f} CPU s with at most {of['load_peak_mb']:,.0f} MB more memory;")
         print(f"largest difference to the library {of['difference']:.1e}\n")
     for of in found["processes"]:
-        peer = of["rates"]["library, a script"]
+        peer = of["rates"][PEER]
         rows = [
             [n, Spread.of(v).show(0), f"{Spread.ratio(v, peer).show()}x", f"{of['peak_mb'][n]:,.0f}"]
             for n, v in of["rates"].items()
         ]
         title = f"WHOLE PROCESSES  {of['model']}; {of['documents']:,} documents, {of['text_bytes'] / 1e6:,.0f} MB"
-        print(table(title, ["", "documents per CPU s", "the script = 1", "peak MB"], rows) + "\n")
+        print(table(title, ["", "documents per CPU s", "datatrove = 1", "peak MB"], rows) + "\n")
     for bar in found["bars"]:
         print(f"{'met   ' if bar['met'] else 'MISSED'}  {bar['bar']}: {bar['value']:.3g} (bar: {bar['limit']})")
 
@@ -287,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("CURATE_DATA") or Path(__file__).parent.parent.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(data), help="folder with domains/ and quality/")
-    parser.add_argument("--mb", type=float, default=1440, help="megabytes of text for the whole processes")
+    parser.add_argument("--mb", type=float, default=480, help="megabytes of text for the whole processes")
     parser.add_argument("--documents", type=int, default=8000, help="texts in memory, over all repeats")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", type=Path, help="a fastText model with the label hq; default: one trained on the spot")
