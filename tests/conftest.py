@@ -18,3 +18,21 @@ def shared_data() -> Path:
     if not (folder / "MANIFEST.json").is_file():
         pytest.skip(f"no data in {folder}: set CURATE_DATA")
     return folder
+
+
+@pytest.fixture
+def gathered(monkeypatch):
+    """How many rows each task of a cut by rank held, as a list that fills while a stage runs."""
+    from curate import ranks
+
+    held = []
+    real = ranks.read_partition
+
+    def read_partition(path, *rest):
+        table = real(path, *rest)
+        if path.parent.name == "gather":
+            held.append(len(table))
+        return table
+
+    monkeypatch.setattr(ranks, "read_partition", read_partition)
+    return held

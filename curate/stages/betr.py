@@ -21,7 +21,16 @@ import xxhash
 from curate import fit, reference
 from curate.errors import RecipeError, StageError
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.storage import TableWriter, read_partition, read_table, write_bytes, write_partitioned, write_table
+from curate.storage import (
+    TableWriter,
+    packed_halves,
+    read_partition,
+    read_table,
+    unpacked_halves,
+    write_bytes,
+    write_partitioned,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from curate.embeddings import Embedder
@@ -202,20 +211,6 @@ def _splits(path: str, text: str, split: str) -> Iterator[pa.Array]:
 # --------------------------------------------------------------------------------------------- vectors
 
 
-def _packed(vectors: np.ndarray) -> pa.Array:
-    """Rows of half precision as binary values of a fixed size: a plain copy into Parquet, unlike lists."""
-    data = pa.py_buffer(np.ascontiguousarray(vectors))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * vectors.shape[1]), len(vectors), [None, data])
-
-
-def _unpacked(column: pa.ChunkedArray) -> np.ndarray:
-    """The rows (float16) of what `_packed` made."""
-    values = column.combine_chunks()
-    width = values.type.byte_width
-    data = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * width : (values.offset + len(values)) * width]
-    return data.view(np.float16).reshape(len(values), width // 2)
-
-
 def _halves(values: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
     from curate.kernels.vectors import halves
 
@@ -299,7 +294,7 @@ def _contents(stage: Betr, task: Task, batches: Batches) -> None:
         at, vectors = _halves(batch[stage.column], f"column {stage.column!r}")
         task.count(_WITHOUT, batch.num_rows - len(at))
         if len(at):
-            found.append(pa.table({"row": batch[ROW].take(pa.array(at)), "content": _packed(vectors)}))
+            found.append(pa.table({"row": batch[ROW].take(pa.array(at)), "content": packed_halves(vectors)}))
     if len({table.schema for table in found}) > 1:
         raise StageError(f"betr: column {stage.column!r} has embeddings of different sizes; they come from different models")
     schema = found[0].schema if found else pa.schema([("row", pa.uint32()), ("content", pa.string())])
@@ -318,7 +313,7 @@ def _examples(stage: Betr, task: Task) -> None:
     read = _read_examples(stage, task)
     sizes = [pq.read_metadata(_content_file(stage, task, shard)).num_rows for shard in range(len(task.shards))]
     if not sum(sizes):  # nothing to be ranked, and nothing to fit a model on
-        bare = read.drop_columns(["content"]).append_column("vector", _packed(np.zeros((len(read), 1), np.float16)))
+        bare = read.drop_columns(["content"]).append_column("vector", packed_halves(np.zeros((len(read), 1), np.float16)))
         write_table(folder / "examples.parquet", bare, codec="lz4")
         return
     model = None if stage.vectors else _model(stage, task)
@@ -329,7 +324,7 @@ def _examples(stage: Betr, task: Task) -> None:
     task.count(_BARE, len(read) - len(at))
     if not len(at):
         raise StageError(f"betr: no example has an embedding by {stage.vectors or stage.model}")
-    table = read.take(pa.array(at)).drop_columns(["content"]).append_column("vector", _packed(vectors))
+    table = read.take(pa.array(at)).drop_columns(["content"]).append_column("vector", packed_halves(vectors))
     table = table.take(pa.array(_picked(stage, table))).combine_chunks()
     for benchmark, n in zip(*(c.to_pylist() for c in pc.value_counts(table["benchmark"]).flatten()), strict=True):
         task.count(f"examples of {benchmark}", n)
@@ -425,12 +420,12 @@ def _vectors(stage: Betr, task: Task) -> None:
     if not len(table):
         vectors = np.empty((0, 1), np.float16)
     elif stage.column:
-        vectors = _unpacked(content)
+        vectors = unpacked_halves(content)
     else:
         good, vectors = _encoded(_again(stage, task), content.combine_chunks())
         task.count(_WITHOUT, len(rows) - len(good))
         rows = rows[good]
-    found = pa.table({"row": rows, "vector": _packed(vectors)})
+    found = pa.table({"row": rows, "vector": packed_halves(vectors)})
     write_table(task.folder(stage) / "vectors" / task.shards[shard], found, codec="none")
 
 
@@ -449,7 +444,7 @@ def _all_vectors(stage: Betr, task: Task) -> tuple[list[np.ndarray], list[np.nda
     for name in task.shards:
         table = read_table(task.folder(stage) / "vectors" / name)
         rows.append(table["row"].to_numpy())
-        vectors.append(_unpacked(table["vector"]))
+        vectors.append(unpacked_halves(table["vector"]))
     return rows, vectors
 
 
@@ -461,7 +456,7 @@ def _ranks(stage: Betr, task: Task) -> None:
     n = sum(map(len, parts))
     best = np.full(n, np.iinfo(np.uint32).max, np.uint32)
     which, cosine = np.full(n, len(examples), np.int64), np.full(n, -np.inf)
-    targets = _unpacked(examples["vector"])[mine]
+    targets = unpacked_halves(examples["vector"])[mine]
     sizes = {part.shape[1] for part in parts if len(part)} | {targets.shape[1]}
     if n and len(sizes) > 1:
         raise StageError(

@@ -20,7 +20,17 @@ import pyarrow.parquet as pq
 from curate import fit, prefer
 from curate.errors import RecipeError, StageError
 from curate.stage import EMPTY, REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.storage import groups_of, open_table, read_json, read_table, write_json, write_partitioned, write_table
+from curate.storage import (
+    groups_of,
+    open_table,
+    packed_halves,
+    read_json,
+    read_table,
+    unpacked_halves,
+    write_json,
+    write_partitioned,
+    write_table,
+)
 
 SMALL = 4096  # so many vectors are one cluster: everything is compared with everything
 CLUSTERS = 65_536  # at most
@@ -246,20 +256,6 @@ def _same(stage: SemanticDedup, sizes: Sequence[int]) -> int:
     return sizes[0] if sizes else 0
 
 
-def _packed(vectors: np.ndarray) -> pa.Array:
-    """Rows of half precision as binary values of a fixed size: a plain copy into Parquet, unlike lists."""
-    data = pa.py_buffer(np.ascontiguousarray(vectors))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * vectors.shape[1]), len(vectors), [None, data])
-
-
-def _unpacked(column: pa.ChunkedArray) -> np.ndarray:
-    """The rows (float16) of what `_packed` made."""
-    values = column.combine_chunks()
-    width = values.type.byte_width
-    data = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * width : (values.offset + len(values)) * width]
-    return data.view(np.float16).reshape(len(values), width // 2)
-
-
 def _write_parts(path: Path, tables: Iterator[pa.Table], limit: int) -> None:
     """Write rows by their column `partition`, in order; a partition has as many row groups as it took fillings of `limit`
     bytes."""
@@ -314,7 +310,7 @@ def _sample(stage: SemanticDedup, n_docs: int, task: Task, batches: Batches) -> 
             at = pa.array(rows)
             hashes = order_hash(stage.seed, batch["file"].take(at), batch["record"].take(at))
             low = np.flatnonzero((hashes <= bound) | (share >= 1))
-            table = pa.table({"hash": hashes[low], "vector": _packed(vectors[low])})
+            table = pa.table({"hash": hashes[low], "vector": packed_halves(vectors[low])})
             yield table.append_column("partition", pa.array(np.zeros(len(low), np.int8)))
 
     _write_parts(path, tables(), task.memory_limit // 16)
@@ -345,7 +341,7 @@ def _train(stage: SemanticDedup, task: Task) -> None:
             with open_table(path) as file:
                 done = 0
                 for group in range(file.num_row_groups):
-                    found = _unpacked(file.read_row_group(group, columns=["vector"], use_threads=False)["vector"])
+                    found = unpacked_halves(file.read_row_group(group, columns=["vector"], use_threads=False)["vector"])
                     here = wanted[done : done + len(found)]
                     done += len(found)
                     vectors[here[here >= 0]] = unit(found[here >= 0])
@@ -397,7 +393,7 @@ def _assign(stage: SemanticDedup, partitions: int, by_centroid: bool, task: Task
                 "centroid": index,
                 "row": batch[ROW],
                 "id": batch["id"],
-                "vector": _packed(vectors),
+                "vector": packed_halves(vectors),
             }
             if stage.prefer != "first":
                 columns["key"] = _order_key(stage, batch, cosine)
@@ -488,7 +484,7 @@ class _Clusters:
                     continue
                 if not here.all():
                     table = table.filter(pa.array(here))
-                vectors = _unpacked(table["vector"])
+                vectors = unpacked_halves(table["vector"])
                 if not done:
                     self._size = vectors.shape[1]
                     if rows * vectors.shape[1] * 2 <= _budget(task):

@@ -99,24 +99,14 @@ def test_larger_corpora_with_few_samples(monkeypatch, samples, shape):
         assert written(Bins(columns="s", bins=bins), docs(scores, weights), shards=6) == defined(scores, weights, bins)
 
 
-def test_a_task_holds_a_part_of_the_keys(monkeypatch):
-    held = []
-    real = ranks.read_partition
-
-    def read_partition(path, *rest):
-        table = real(path, *rest)
-        if path.parent.name == "gather":
-            held.append(len(table))
-        return table
-
-    monkeypatch.setattr(ranks, "read_partition", read_partition)
+def test_a_task_holds_a_part_of_the_keys(gathered, monkeypatch):
     monkeypatch.setattr(ranks, "DOCS_PER_PART", 1000)
     n = 40_000
     found = written(
         Bins(columns="s", bins=20, by="documents"), docs(np.random.default_rng(0).permutation(n).astype(float)), shards=4
     )
     assert np.bincount(found).tolist() == [n // 20] * 20
-    assert len(held) == 3 and max(held) < n / 20
+    assert len(gathered) == 3 and max(gathered) < n / 20
 
 
 @pytest.mark.parametrize(

@@ -107,21 +107,11 @@ def test_larger_corpora_with_few_samples(monkeypatch, samples, shape):
         assert stays(stage, docs(scores, weights), shards=7) == expected
 
 
-def test_the_bracket_is_narrow(monkeypatch):
+def test_the_bracket_is_narrow(gathered):
     """What the last step holds in memory is a small part of the corpus."""
-    held = []
     stage = Quantile(column="s", keep=0.3)
-    real = ranks.read_partition
-
-    def read_partition(path, *rest):
-        table = real(path, *rest)
-        if path.parent.name == "gather":
-            held.append(len(table))
-        return table
-
-    monkeypatch.setattr(ranks, "read_partition", read_partition)
     run_over(stage, docs(np.random.default_rng(0).normal(size=40_000)), shards=4)
-    assert 0 < sum(held) < 400
+    assert 0 < sum(gathered) < 400
 
 
 @pytest.mark.parametrize(
@@ -261,21 +251,11 @@ def test_many_groups_in_many_parts(monkeypatch, samples, per_part):
     assert stays(stage, table, shards=6) == by_group(stage, scores, weights, groups)
 
 
-def test_what_a_task_holds_does_not_grow_with_a_large_group(monkeypatch):
-    held = []
-    real = ranks.read_partition
-
-    def read_partition(path, *rest):
-        table = real(path, *rest)
-        if path.parent.name == "gather":
-            held.append(len(table))
-        return table
-
-    monkeypatch.setattr(ranks, "read_partition", read_partition)
+def test_what_a_task_holds_does_not_grow_with_a_large_group(gathered):
     rng = np.random.default_rng(0)
     table = docs(rng.normal(size=30_000)).append_column("g", pa.array(rng.integers(0, 3, 30_000)))
     run_over(Quantile(column="s", keep=0.3, per="g"), table, shards=4)
-    assert 0 < sum(held) < 900
+    assert 0 < sum(gathered) < 900
 
 
 @pytest.mark.parametrize("kind", [pa.int32(), pa.bool_(), pa.date32(), pa.null()])
