@@ -38,7 +38,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import models
+from curate import models, storage
 from curate.errors import MissingExtra, RecipeError, SourceError, did_you_mean
 from curate.storage import TEMPORARY, canonical, remove_tree, write_json
 
@@ -490,10 +490,7 @@ def _numbers(values: pa.Array) -> np.ndarray:
 
 def shipped() -> dict[str, Path]:
     """The classifiers that come with Curate, by name, in order."""
-    package = Path(__file__).parent
-    folder = package / "classifiers"  # in a wheel
-    folder = folder if folder.is_dir() else package.parent / "classifiers"
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{JSON}"))}
+    return {path.parent.name: path.parent for path in sorted(storage.shipped("classifiers").glob(f"*/{JSON}"))}
 
 
 def is_file(path: str | Path) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from curate import storage
 from curate.errors import RecipeError, did_you_mean
 from curate.plan import Item, Policy, one_number
 from curate.sources import Source
@@ -112,10 +113,7 @@ class Recipe:
 
 def shipped() -> dict[str, Path]:
     """Name and path of the pipelines that come with Curate."""
-    folder = Path(__file__).parent / "pipelines"  # in a wheel
-    if not folder.is_dir():
-        folder = Path(__file__).parent.parent / "pipelines"  # in a checkout
-    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    return {p.stem: p for p in sorted(storage.shipped("pipelines").glob("*.yaml"))}
 
 
 def locate(path: str | Path) -> Path:

@@ -199,6 +199,12 @@ def remove_temporaries(folder: Path) -> int:
     return len(found)
 
 
+def shipped(folder: str) -> Path:
+    """A folder that comes with Curate, `classifiers` or `pipelines`: within the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / folder if (package / folder).is_dir() else package.parent / folder
+
+
 def packed_halves(vectors: np.ndarray) -> pa.Array:
     """Rows of half precision as binary values of a fixed size: a plain copy into Parquet, unlike lists.
 

@@ -15,7 +15,6 @@ over neighbours as in Pomikálek 2011 (jusText) and Vogels et al. 2018 (Web2Text
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ from resiliparse.parse.html import HTMLTree
 from curate.extract import COLUMNS as ALL_COLUMNS
 from curate.extract import Extracted, Unextractable, check_size
 from curate.extract.charset import to_utf8
+from curate.storage import shipped
 
 if TYPE_CHECKING:  # the kernels and the model are loaded with the first page, as a plan needs only the names below
     from curate.extract.page import Page
@@ -36,9 +36,7 @@ COLUMNS = tuple(ALL_COLUMNS.names)
 
 def files() -> tuple[str, ...]:
     """What decides beside the code: the model that comes with Curate."""
-    package = Path(__file__).parents[1]
-    folder = package / "classifiers"  # in a wheel
-    return (str((folder if folder.is_dir() else package.parent / "classifiers") / "extract" / "model.npz"),)
+    return (str(shipped("classifiers") / "extract" / "model.npz"),)
 
 
 def extract(

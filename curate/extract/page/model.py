@@ -60,10 +60,9 @@ class Model:
     @functools.lru_cache(maxsize=1)
     def shipped() -> Model:
         """The model that comes with Curate, loaded once in a process."""
-        folder = Path(__file__).parents[2] / "classifiers"  # in a wheel
-        if not folder.is_dir():
-            folder = Path(__file__).parents[3] / "classifiers"  # in a checkout
-        return Model.load(folder / "extract" / "model.npz")
+        from curate.extract.curate import files
+
+        return Model.load(files()[0])
 
     @classmethod
     def load(cls, path: Path | str) -> Model:
