@@ -114,6 +114,23 @@ def test_kappa_is_that_of_the_tables(pairs: list[tuple[int, int]]) -> None:
     assert measures.quadratic_kappa(a, b) == pytest.approx(wanted)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcd")), min_size=1, max_size=40))
+def test_kappa_by_pairs(rows: list[tuple[str, str]]) -> None:
+    truth, said = [a for a, _ in rows], [b for _, b in rows]
+    right = np.mean([a == b for a, b in rows])
+    chance = np.mean([a == b for a in truth for b in said])
+    expected = (right - chance) / (1 - chance) if chance < 1 else right
+    assert measures.kappa(truth, said) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30))
+def test_concordance_by_pairs(rows: list[tuple[float, float]]) -> None:
+    truth, said = np.array([a for a, _ in rows]), np.array([b for _, b in rows])
+    chance = np.mean((truth[:, None] - said[None, :]) ** 2)
+    if chance > 1e-6:
+        assert measures.concordance(truth, said) == pytest.approx(1 - np.mean((truth - said) ** 2) / chance, abs=1e-6)
+
+
 def test_reliability_and_thresholds() -> None:
     truth, scores = np.array([0, 0, 1, 1, 1], bool), np.array([0.05, 0.12, 0.15, 0.95, 1.0])
     first, second, last = measures.reliability(truth, scores)

@@ -660,7 +660,7 @@ def _agreement(
 ) -> dict[str, Any]:
     """Figures of what the student says (scores) beside labels that it has not seen. Where it says nothing, what it is measured
     by is what anyone would say: the commonest label, or the mean."""
-    from curate.training.evaluate import accuracy, macro_f1, quadratic_kappa
+    from curate.training.evaluate import accuracy, concordance, kappa, macro_f1, quadratic_kappa
 
     known = ~np.isnan(scores).any(1)
     figures: dict[str, Any]
@@ -670,34 +670,17 @@ def _agreement(
         commonest = max(sorted(set(truth)), key=truth.count)
         best = np.where(known[:, None], scores, 0).argmax(1)
         said = [plain[i] if k else commonest for i, k in zip(best, known, strict=True)]
-        figures = {"kappa": _kappa(truth, said), "macro_f1": macro_f1(truth, said), "accuracy": accuracy(truth, said)}
+        figures = {"kappa": kappa(truth, said), "macro_f1": macro_f1(truth, said), "accuracy": accuracy(truth, said)}
         return {**figures, "confusion": _confusion(truth, said)}
     values = _means(scores, names) if stage.student == "fasttext" else scores[:, 0]
     values = np.where(known, values, ratings.mean()).astype(np.float64)
     error = float(np.abs(ratings - values).mean())
     if (ratings != np.rint(ratings)).any():
-        return {"kappa": _concordance(ratings, values), "mean_absolute_error": error}
+        return {"kappa": concordance(ratings, values), "mean_absolute_error": error}
     values = np.clip(np.rint(values), ratings.min(), ratings.max())
     truth, said = ([f"{v:g}" for v in part.tolist()] for part in (ratings, values))
     figures = {"kappa": quadratic_kappa(ratings, values), "macro_f1": macro_f1(truth, said), "mean_absolute_error": error}
     return {**figures, "confusion": _confusion(truth, said)}
-
-
-def _concordance(truth: np.ndarray, said: np.ndarray) -> float:
-    """Lin's concordance, which kappa with quadratic weights is for numbers that are not rounded.
-
-    Source: Lin 1989 (doi:10.2307/2532051).
-    """
-    apart = truth.var() + said.var() + (truth.mean() - said.mean()) ** 2
-    return float(1 - np.square(truth - said).mean() / apart) if apart else 1.0
-
-
-def _kappa(truth: Sequence[str], said: Sequence[str]) -> float:
-    """Cohen's kappa. Source: Cohen 1960 (doi:10.1177/001316446002000104)."""
-    n = len(truth)
-    right = sum(a == b for a, b in zip(truth, said, strict=True)) / n
-    chance = sum(count * said.count(name) for name, count in Counter(truth).items()) / n**2
-    return (right - chance) / (1 - chance) if chance < 1 else float(right)
 
 
 def _confusion(truth: Sequence[str], said: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -6,6 +6,7 @@ of which a model knows nothing) must be taken out before, and are counted by who
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +83,18 @@ def macro_f1(truth: Sequence[str], found: Sequence[str]) -> float:
     return float(np.mean([row["f1"] for row in per_class(truth, found, labels).values()]))
 
 
+def kappa(truth: Sequence[str], found: Sequence[str]) -> float:
+    """Cohen's kappa of labels without an order: 1 for full agreement, 0 for that of chance.
+
+    Source: Cohen 1960 (doi:10.1177/001316446002000104).
+    """
+    n = len(truth)
+    right = sum(a == b for a, b in zip(truth, found, strict=True)) / n
+    named = Counter(found)
+    chance = sum(count * named[name] for name, count in Counter(truth).items()) / n**2
+    return (right - chance) / (1 - chance) if chance < 1 else float(right)
+
+
 def quadratic_kappa(truth: Sequence[float] | np.ndarray, found: Sequence[float] | np.ndarray) -> float:
     """Cohen's kappa with quadratic weights, for ordinal labels given as numbers; rounded to whole ones.
 
@@ -94,6 +107,15 @@ def quadratic_kappa(truth: Sequence[float] | np.ndarray, found: Sequence[float] 
     seen = float(((a - b) ** 2).mean())
     chance = float((a**2).mean() + (b**2).mean() - 2 * a.mean() * b.mean())
     return 1.0 if chance <= 1e-12 else 1 - seen / chance
+
+
+def concordance(truth: np.ndarray, found: np.ndarray) -> float:
+    """Lin's concordance, which kappa with quadratic weights is for numbers that are not rounded. 1 where nothing varies.
+
+    truth, found: float [n]. Source: Lin 1989 (doi:10.2307/2532051).
+    """
+    apart = truth.var() + found.var() + (truth.mean() - found.mean()) ** 2
+    return float(1 - np.square(truth - found).mean() / apart) if apart else 1.0
 
 
 def reliability(truth: np.ndarray, scores: np.ndarray, bins: int = 10) -> list[dict[str, float | int]]:

@@ -245,23 +245,6 @@ def test_hold_out(rows, share, seed):
         assert held == (0 if n == 1 else min(max(1, round(share * n)), n - 1))
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcd")), min_size=1, max_size=40))
-def test_kappa_by_pairs(rows):
-    truth, said = [a for a, _ in rows], [b for _, b in rows]
-    right = np.mean([a == b for a, b in rows])
-    chance = np.mean([a == b for a in truth for b in said])
-    expected = (right - chance) / (1 - chance) if chance < 1 else right
-    assert propagate._kappa(truth, said) == pytest.approx(expected)
-
-
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30))
-def test_concordance_by_pairs(rows):
-    truth, said = np.array([a for a, _ in rows]), np.array([b for _, b in rows])
-    chance = np.mean((truth[:, None] - said[None, :]) ** 2)
-    if chance > 1e-6:
-        assert propagate._concordance(truth, said) == pytest.approx(1 - np.mean((truth - said) ** 2) / chance, abs=1e-6)
-
-
 def test_near_duplicates_are_on_one_side(monkeypatch):
     """Versions of a text, some with another number or a word more, and texts without words, which are strangers."""
     groups = []
