@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.errors import ColumnError, RecipeError, did_you_mean
-from curate.stage import ROW, Expand, GlobalStage, Stage, Step, params
+from curate.stage import ROW, Expand, GlobalStage, Stage, Step, deciding
 from curate.storage import canonical, sha256_file
 
 INTERNAL = ("_row", "_reason", "_value", "_duplicate_of", "_similarity", "_parent")
@@ -123,8 +123,8 @@ class Plan:
 
 
 def fingerprint_of(stage: Stage, upstream: str) -> str:
-    """sha256 over class, version, parameters, contents of `files()`, and everything before."""
-    value = [upstream, identity(stage), type(stage).version, plain_params(params(stage), stage), digests(stage)]
+    """sha256 over class, version, deciding parameters, contents of `files()`, and everything before."""
+    value = [upstream, identity(stage), type(stage).version, plain_params(deciding(stage), stage), digests(stage)]
     return hashlib.sha256(canonical(value)).hexdigest()
 
 

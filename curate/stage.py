@@ -360,6 +360,20 @@ def param_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return {f.metadata.get("key", f.name): f for f in dataclasses.fields(cls)}
 
 
+def operational(default: Any) -> Any:
+    """A parameter that says how a stage gets its result (limits, places), not which: no part of the fingerprint.
+
+    A run whose stage differs in nothing else goes on with what is there.
+    """
+    return dataclasses.field(default=default, metadata={"decides": False})
+
+
+def deciding(stage: Stage) -> dict[str, Any]:
+    """The parameters of a stage that decide about its result, as `params` gives them."""
+    fields = param_fields(type(stage))
+    return {key: value for key, value in params(stage).items() if fields[key].metadata.get("decides", True)}
+
+
 def params(stage: Stage) -> dict[str, Any]:
     """The parameters of a stage as plain values, in the order of their declaration, by their names in a recipe."""
     return {key: getattr(stage, f.name) for key, f in param_fields(type(stage)).items()}

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.errors import RecipeError, did_you_mean
-from curate.stage import ROW, Batches, BatchFn, GlobalStage, Step, Task, with_columns
+from curate.stage import ROW, Batches, BatchFn, GlobalStage, Step, Task, operational, with_columns
 from curate.storage import read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class AnnotateLlm(GlobalStage):
     for all that the stage spends in a run folder, restarts and changes included), usd_per_million_input,
     usd_per_million_output, api_key_env (the variable that holds the key): see `curate.llm.Client`. cache: folder of answers,
     by default the user's; a run that was killed repeats no answered request. Progress and cost are shown on stderr every 20
-    seconds.
+    seconds. server, api_key_env, concurrency, limits, budgets, prices and cache decide about no answer: a run in which one of
+    them is changed goes on where it was.
 
     Columns written: one for each property of the schema, null where a document was not chosen or not labelled: int64 for
     integers, float32 for numbers, string, bool, or lists of those. A property is written under its `x-column`, or not at all
@@ -89,7 +90,7 @@ class AnnotateLlm(GlobalStage):
 
     model: str
     prompt: str
-    server: str = ""
+    server: str = operational("")
     columns: tuple[str, ...] = ()
     prefix: str = ""
     sample: float = 1.0
@@ -100,18 +101,18 @@ class AnnotateLlm(GlobalStage):
     max_chars: int = 6000
     cut: Literal["head", "head_tail"] = "head"
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 512})
-    api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 32
-    requests_per_minute: float = 0
-    tokens_per_minute: float = 0
-    budget_usd: float = 0
-    budget_tokens: int = 0
-    usd_per_million_input: float = 0
-    usd_per_million_output: float = 0
+    api_key_env: str = operational("OPENAI_API_KEY")
+    concurrency: int = operational(32)
+    requests_per_minute: float = operational(0)
+    tokens_per_minute: float = operational(0)
+    budget_usd: float = operational(0)
+    budget_tokens: int = operational(0)
+    usd_per_million_input: float = operational(0)
+    usd_per_million_output: float = operational(0)
     retries: int = 6
     repairs: int = 1
     timeout: float = 120
-    cache: str = ""
+    cache: str = operational("")
 
     def __post_init__(self) -> None:
         from curate.llm import check_key_variable, check_parameters, check_server

@@ -293,6 +293,19 @@ def test_a_run_whose_endpoint_is_down_says_so_and_resumes(tmp_path):
         assert server.requests > 10
 
 
+def test_where_and_how_fast_it_is_asked_is_no_other_stage(tmp_path):
+    data = corpus(tmp_path / "in", 60)
+    with Server() as server:
+        recipe = RECIPE.format(server=server.url, cache=tmp_path / "cache", more="budget_tokens: 1000000")
+        first = run(loads(recipe).with_inputs([str(data)]), tmp_path / "run", workers=0)
+        asked = server.requests
+        other = RECIPE.format(server="http://127.0.0.1:9/v1", cache=tmp_path / "another", more="requests_per_minute: 60")
+        again = run(loads(other).with_inputs([str(data)]), tmp_path / "run", workers=0)
+        assert again.manifest.digest == first.manifest.digest and server.requests == asked > 10
+        with pytest.raises(StageError, match="no endpoint"):  # a parameter that decides is another stage
+            run(loads(other.replace("sample: 0.5", "sample: 0.9")).with_inputs([str(data)]), tmp_path / "run", workers=0)
+
+
 def test_a_budget_holds_for_all_workers_together(tmp_path):
     data = corpus(tmp_path / "in", 400)
     with Server(latency=0.002) as server:
