@@ -67,10 +67,10 @@ def _to_arrow(data: Any) -> pa.Table:
 
 
 def bind(stage: Stage, schema: pa.Schema) -> Node:
-    """A lone stage as the only node of a plan over this schema."""
+    """A lone stage as the last node of a plan over this schema; before it come only those that it needs."""
     name = type(stage).__module__.rsplit(".", 1)[-1]
     policy = Policy(max_drop=stage.max_drop, max_cluster=stage.max_cluster)
-    return resolve([Item(stage=stage, id=name, policy=policy)], schema, "").nodes[0]
+    return resolve([Item(stage=stage, id=name, policy=policy)], schema, "").nodes[-1]
 
 
 def warn_blast_radius(node: Node, table: pa.Table, gone: np.ndarray) -> None:

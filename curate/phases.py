@@ -582,10 +582,24 @@ class _MemorySink:
 
 
 def in_memory(stage: Stage, data: Any) -> Result:
-    """Run one stage over a table in memory: the same loop as on disk, with a temporary folder for the state of a fit."""
-    from curate.memory import as_table, bind
+    """Run one stage, and before it those that it needs, over a table in memory: the same loop as on disk, with a temporary
+    folder for the state of a fit."""
+    from curate.memory import as_table
 
     table = as_table(data)
+    gone = []
+    for needed in stage.needs().values():
+        before = in_memory(needed, table)
+        table = before.kept
+        gone.append(before.dropped)
+    result = _alone(stage, table)
+    lost = [part for part in gone if part.num_rows]
+    return replace(result, dropped=pa.concat_tables([*lost, result.dropped], promote_options="default")) if lost else result
+
+
+def _alone(stage: Stage, table: pa.Table) -> Result:
+    from curate.memory import bind
+
     node = bind(stage, table.schema)
     stage = node.stage
     batches = list(rebatch(table.append_column(ROW, pa.array(np.arange(len(table), dtype=np.uint32))).to_batches()))

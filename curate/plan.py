@@ -172,6 +172,10 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
     schema: of the documents. upstream: fingerprint of the source. Raises ColumnError where a stage reads a column that
     nobody wrote before it, or one that is older than the text.
     """
+    items = list(with_needs(items))
+    ids = [item.id for item in items]
+    if twice := [name for name in ids if ids.count(name) > 1]:
+        raise RecipeError(f"there are two stages {twice[0]!r}, one of which another stage brings along: set another `id`")
     free = {f.name: Column(f.type, "", 0 if f.name in ("text", "tokens", "text_bytes") else None, "") for f in schema}
     columns = dict(free)
     nodes: list[Node] = []
@@ -214,6 +218,15 @@ def resolve(items: Sequence[Item], schema: pa.Schema, upstream: str) -> Plan:
         if not isinstance(stage, Expand):
             drops.append(node.drops)
     return Plan(nodes=tuple(nodes), columns=columns, drops=tuple(drops), generation=generation, fingerprint=fingerprint)
+
+
+def with_needs(items: Sequence[Item]) -> Iterator[Item]:
+    """The items, each after the stages that it needs. What they share is what stands beside it, but for the blast radius."""
+    for item in items:
+        policy = replace(item.policy, max_drop=None, max_cluster=None)
+        needs = item.stage.needs().items()
+        yield from with_needs([replace(item, stage=stage, id=f"{item.id}.{name}", policy=policy) for name, stage in needs])
+        yield item
 
 
 def _is_transient(column: Column, nodes: Sequence[Node]) -> bool:

@@ -26,7 +26,7 @@ from curate.dataset import Dataset, Generation
 from curate.errors import BlastRadiusError, ColumnError, ManifestError, RecipeError, RunConflict, StageError, did_you_mean
 from curate.memory import FEWEST
 from curate.phases import Context, GenerationWork, PassWork, Phase, StepWork, dataset, merge_tallies, notes, view
-from curate.plan import Node, Pass, Plan, cut, files_of, plain_params, resolve
+from curate.plan import Node, Pass, Plan, cut, files_of, plain_params, resolve, with_needs
 from curate.recipe import Recipe
 from curate.sources import InputFile, document_schema, inventory, splits
 from curate.stage import Expand, GlobalStage, Stage, params
@@ -137,7 +137,7 @@ def run(
     and count, without an export; the run goes on when it is called again without it. Returns the finished run; raises a
     CurateError.
     """
-    ids = [i.id for i in recipe.stages]
+    ids = [i.id for i in with_needs(recipe.stages)]
     for stage_id in accept:
         if stage_id not in ids:
             raise RecipeError(f"--accept {stage_id}: no such stage{did_you_mean(stage_id, ids)}")
@@ -190,7 +190,7 @@ def _prefix(plan: Plan, until: str | None, upstream: str) -> Plan:
 
 
 def _output_columns(recipe: Recipe, bound: Plan) -> tuple[str, ...]:
-    transient = {i.id for i in recipe.stages if i.transient}
+    transient = {n.id for n in bound.nodes if n.item.transient}
     hidden = {name for name, column in bound.columns.items() if column.writer in transient}
     gone = hidden.intersection(recipe.output.columns)
     if gone:
@@ -731,7 +731,7 @@ class Run:
             if node.id == stage_id:
                 return node
         known = [n.id for n in self.plan.nodes]
-        if stage_id in {item.id for item in self.recipe.stages}:
+        if stage_id in {item.id for item in with_needs(self.recipe.stages)}:
             raise ManifestError(f"stage {stage_id!r} has not been run: {self._unfinished()}")
         raise RecipeError(f"no stage {stage_id!r} in {self.root}{did_you_mean(stage_id, known)}")
 

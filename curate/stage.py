@@ -152,6 +152,14 @@ class Stage:
     max_cluster: ClassVar[int | None] = None
     example: ClassVar[Mapping[str, Any]] = {}
 
+    def needs(self) -> Mapping[str, Stage]:
+        """Stages that run just before this one, by what is added to its id: `{"losses": …}` is `<id>.losses`.
+
+        For what is dear to compute and stays when only the decision changes: each has a fingerprint, columns and notes of its
+        own, and those parameters of this stage that it is not handed do not touch it.
+        """
+        return {}
+
     def reads(self) -> tuple[str, ...]:
         """Columns that `process` needs. It is handed these and `_row`, nothing else."""
         return ("text",)
