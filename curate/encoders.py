@@ -147,7 +147,7 @@ class Encoder:
     def __call__(self, texts: pa.Array) -> np.ndarray:
         """float32 (texts, outputs); a null is an empty text."""
         out = np.empty((len(texts), self._outputs), np.float32)
-        with _inference(self._device):
+        with inference(self._device):
             for at in range(0, len(texts), CHUNK):
                 part = [text or "" for text in texts.slice(at, CHUNK).to_pylist()]
                 out[at : at + len(part)] = self._chunk([text[: self._max * CHARACTERS] for text in part])
@@ -185,7 +185,8 @@ class Encoder:
 
 
 @contextlib.contextmanager
-def _inference(device: str) -> Iterator[None]:
+def inference(device: str) -> Iterator[None]:
+    """Without gradients, and on a CPU with one thread, since the bits of a product depend on how it is shared out."""
     import torch
 
     before = torch.get_num_threads()
