@@ -80,8 +80,8 @@ def kind(model: str) -> str:
     return "ngram" if (Path(model) / "ngram.json").is_file() else "causal"
 
 
-def load(model: str, *, device: str = "auto", what: str = "lm") -> LanguageModel:
-    """A model by its folder or its id on the hub. what: who asks, for messages.
+def load(model: str, *, device: str = "auto", dtype: str = "auto", what: str = "lm") -> LanguageModel:
+    """A model by its folder or its id on the hub. what: who asks, for messages. device and dtype are for those of transformers.
 
     Raises RecipeError where there is none, SourceError where it cannot be read, MissingExtra without the extra `lm`.
     """
@@ -91,7 +91,7 @@ def load(model: str, *, device: str = "auto", what: str = "lm") -> LanguageModel
         return ngram.load(Path(model), what)
     from curate.lm import neural
 
-    return neural.load(model, device=device, what=what)
+    return neural.load(model, device=device, dtype=dtype, what=what)
 
 
 def files(model: str, what: str = "lm") -> Sequence[str]:
