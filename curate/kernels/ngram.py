@@ -1,0 +1,479 @@
+"""Units of texts, counts of runs of them, and the probabilities of a back-off n-gram model, over UTF-8 without decoding.
+
+A text falls into pieces that are all of it: a word with the space before it, up to four digits, a run of one other character,
+white space. A piece of the vocabulary is one token; any other is spelled, a token for each of its bytes.
+
+N-grams are the nodes of a trie that stands in one table for all orders: a node is (its parent, its last token), the parent
+being the node of all its tokens but the last. Nodes are numbered as they are met, those of single tokens first, so a node comes
+after its parent, and after the node of all its tokens but the first, which it falls back to.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from curate.kernels.chars import DIGIT, MARK, SPACE, UNSPACED, WORD, bits_of, decode, inline_kernel, kernel, tables
+from curate.kernels.hashes import finish
+
+BYTES = 256
+LONGEST = 64  # bytes of a piece in the vocabulary
+RUN = 16  # bytes of white space, or of one character again and again, in one piece
+DIGITS = 4
+MOST_TOKENS = 1 << 21  # in a vocabulary
+COLUMNS = 6
+PARENT, LAST, RAW, USED, LOST, SUFFIX = range(COLUMNS)  # of a node
+_SHIFT, _HALF = np.uint64(21), np.uint64(32)
+_FNV, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+
+
+# --------------------------------------------------------------------------------------------- pieces
+
+
+@kernel
+def _piece(data, at, end, bits):
+    """Where the piece that begins at `at` ends."""
+    cp, width = decode(data, at, end)
+    b = bits_of(bits, cp)
+    stop = at + width
+    if b & SPACE:
+        if stop >= end:
+            return stop
+        following, more = decode(data, stop, end)
+        kind = bits_of(bits, following)
+        if cp != 0x20 or kind & SPACE:
+            last = at
+            while stop < end and stop - at < RUN and kind & SPACE:
+                last = stop
+                stop += more
+                if stop < end:
+                    following, more = decode(data, stop, end)
+                    kind = bits_of(bits, following)
+            if stop < end and kind & SPACE == 0 and last > at and data[last] == 0x20:
+                return last  # that space goes with what follows
+            return stop
+        at, cp, b = stop, following, kind
+        stop += more
+    alone = b & UNSPACED != 0 and b & MARK == 0
+    if b & DIGIT:
+        while stop < end and stop - at < DIGITS and 48 <= data[stop] <= 57:
+            stop += 1
+    elif b & WORD or alone:
+        while stop < end:
+            following, more = decode(data, stop, end)
+            kind = bits_of(bits, following)
+            if kind & MARK == 0 and (alone or kind & WORD == 0 or kind & (DIGIT | UNSPACED) != 0):
+                break
+            stop += more
+    else:
+        while stop < end and stop - at < RUN:
+            following, more = decode(data, stop, end)
+            if following != cp:
+                break
+            stop += more
+    return stop
+
+
+@inline_kernel
+def _hash(data, at, stop):
+    """Never 0, which stands for a free slot."""
+    h = _FNV
+    for k in range(at, stop):
+        h = (h ^ np.uint64(data[k])) * _PRIME
+    return max(finish(h), np.uint64(1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_pieces(starts, ends, data, bits, hashes, counts, places, sizes, used, base):
+    last = np.uint64(len(hashes) - 1)
+    for i in range(len(starts)):
+        at = starts[i]
+        while at < ends[i]:
+            stop = _piece(data, at, ends[i], bits)
+            if stop - at <= LONGEST:
+                h = _hash(data, at, stop)
+                slot = h & last
+                while hashes[slot] and hashes[slot] != h:
+                    slot = (slot + np.uint64(1)) & last
+                if hashes[slot] == 0:
+                    hashes[slot], places[slot], sizes[slot] = h, base + at, stop - at
+                    used += 1
+                counts[slot] += 1
+                if 2 * used > len(hashes):
+                    more = 2 * len(hashes)
+                    last = np.uint64(more - 1)
+                    old, old_counts, old_places, old_sizes = hashes, counts, places, sizes
+                    hashes, counts = np.zeros(more, np.uint64), np.zeros(more, np.int64)
+                    places, sizes = np.zeros(more, np.int64), np.zeros(more, np.uint8)
+                    for j in range(len(old)):
+                        if old[j]:
+                            slot = old[j] & last
+                            while hashes[slot]:
+                                slot = (slot + np.uint64(1)) & last
+                            hashes[slot], counts[slot] = old[j], old_counts[j]
+                            places[slot], sizes[slot] = old_places[j], old_sizes[j]
+            at = stop
+    return hashes, counts, places, sizes, used
+
+
+@kernel
+def _encode(starts, ends, data, bits, hashes, numbers, window, ids, bounds, cuts, cut_bounds):
+    n, c = np.int64(0), np.int64(0)
+    last = np.uint64(len(hashes) - 1)
+    for i in range(len(starts)):
+        at, end, left = starts[i], ends[i], window
+        while at < end:
+            stop = _piece(data, at, end, bits)
+            number = np.int32(-1)
+            if stop - at <= LONGEST:
+                h = _hash(data, at, stop)
+                slot = h & last
+                while hashes[slot] and hashes[slot] != h:
+                    slot = (slot + np.uint64(1)) & last
+                if hashes[slot]:
+                    number = numbers[slot]
+            for k in range(at, at + 1 if number >= 0 else stop):
+                ids[n] = number if number >= 0 else np.int32(data[k])
+                n += 1
+                left -= 1
+                if left == 0:
+                    edge = stop if number >= 0 else k + 1
+                    while edge < end and data[edge] & 0xC0 == 0x80:
+                        edge += 1
+                    cuts[c] = edge - starts[i]
+                    c += 1
+                    left = window
+            at = stop
+        if left < window:
+            cuts[c] = end - starts[i]
+            c += 1
+        bounds[i + 1], cut_bounds[i + 1] = n, c
+    return n, c
+
+
+Pieces = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+
+
+def no_pieces() -> Pieces:
+    """What `count_pieces` begins with."""
+    size = 1 << 12
+    return np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.uint8), 0
+
+
+def count_pieces(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, found: Pieces, base: int) -> Pieces:
+    """Add the pieces of texts, of at most LONGEST bytes each, to those that were found.
+
+    starts, ends: int64 places of the texts in `data` (uint8, UTF-8). Of each slot: uint64 hash (0: free), int64 count, int64
+    place in `data`, plus `base`, where it was first seen, uint8 bytes; and how many slots are taken.
+    """
+    return _count_pieces(starts, ends, data, tables()[0], *found, base)  # type: ignore[no-any-return]
+
+
+def index_words(letters: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(uint64 hashes, 0 where a slot is free; int32 numbers): open addressing over the words letters[bounds[i]:bounds[i + 1]],
+    which are numbered from BYTES on."""
+    slots = 1 << max(4 * len(bounds), 16).bit_length()
+    hashes, numbers = np.zeros(slots, np.uint64), np.zeros(slots, np.int32)
+    _index(letters, bounds, hashes, numbers)
+    return hashes, numbers
+
+
+@kernel
+def _index(letters, bounds, hashes, numbers):
+    last = np.uint64(len(hashes) - 1)
+    for i in range(len(bounds) - 1):
+        h = _hash(letters, bounds[i], bounds[i + 1])
+        slot = h & last
+        while hashes[slot]:
+            slot = (slot + np.uint64(1)) & last
+        hashes[slot], numbers[slot] = h, BYTES + i
+
+
+def encode(
+    starts: np.ndarray, ends: np.ndarray, data: np.ndarray, hashes: np.ndarray, numbers: np.ndarray, window: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(int32 tokens, int64 bounds of each text's, int64 ends of windows, int64 bounds of each text's).
+
+    hashes, numbers: of `index_words`. A window is a run of `window` tokens of one text, the last may be shorter. Its end is a
+    byte of the text: of a character that is spelled over two windows, the end of the character.
+    """
+    size = int((ends - starts).sum())
+    ids, bounds = np.empty(size, np.int32), np.zeros(len(starts) + 1, np.int64)
+    cuts, cut_bounds = np.empty(size // window + len(starts), np.int64), np.zeros(len(starts) + 1, np.int64)
+    n, c = _encode(starts, ends, data, tables()[0], hashes, numbers, window, ids, bounds, cuts, cut_bounds)
+    return ids[:n], bounds, cuts[:c], cut_bounds
+
+
+# --------------------------------------------------------------------------------------------- counts
+
+
+@inline_kernel
+def _key(parent, token):
+    return np.uint64(parent) << _SHIFT | np.uint64(token)
+
+
+@kernel
+def _count(ids, runs, first, order, nodes, base, taken, slots, context):
+    """Count runs from the `first` on; returns (the first run for which there may be no room, nodes that are taken)."""
+    last = np.uint64(len(slots) - 1)
+    for run in range(first, len(runs) - 1):
+        begin, end = runs[run], runs[run + 1]
+        if taken + (end - begin) * (order - 1) > len(nodes):
+            return run, taken
+        context[1] = base - 1  # the node before all tokens of a run
+        for i in range(begin, end):
+            token = ids[i]
+            node = np.int64(token)
+            nodes[node, RAW] += np.uint32(1)
+            if order == 1:
+                nodes[node, USED] += np.uint32(1)
+            before = context[1]
+            context[1] = node
+            for k in range(1, min(i - begin + 2, order)):
+                suffix = node
+                slot = finish(_key(before, token)) & last
+                while slots[slot] and (nodes[slots[slot], PARENT] != before or nodes[slots[slot], LAST] != token):
+                    slot = (slot + np.uint64(1)) & last
+                node = np.int64(slots[slot])
+                if node == 0:
+                    node = np.int64(taken)
+                    taken += 1
+                    slots[slot] = node
+                    nodes[node, PARENT], nodes[node, LAST], nodes[node, SUFFIX] = before, token, suffix
+                    nodes[suffix, USED] += np.uint32(1)  # another token before it
+                nodes[node, RAW] += np.uint32(1)
+                if k + 1 == order or k == i - begin + 1:
+                    nodes[node, USED] += np.uint32(1)
+                before, context[k + 1] = context[k + 1], node
+    return np.int64(len(runs) - 1), taken
+
+
+def count(
+    ids: np.ndarray, runs: np.ndarray, first: int, order: int, nodes: np.ndarray, base: int, taken: int, slots: np.ndarray
+) -> tuple[int, int]:
+    """Add the n-grams of 1 to `order` tokens of the runs ids[runs[i]:runs[i + 1]], each read by itself, to the trie.
+
+    nodes: uint32 (room, COLUMNS), by number: parent, last token, how often it was seen, the count that probabilities are made
+    of, those of children that were forgotten, and the node of all but its first token. The first `base` are the tokens, and
+    the last of these stands before a run. slots: uint32, open addressing over the others, 0 for none. The count that
+    probabilities are made of is the number of different tokens before it (Kneser-Ney), but how often it was seen where the
+    n-gram is of the highest order or begins a run. Returns (run, taken): the first run that was not counted, for which there
+    may be no room (the number of runs where all were), and how many nodes there are.
+    """
+    run, taken = _count(ids, runs, first, order, nodes, base, taken, slots, np.zeros(order + 1, np.int64))
+    return int(run), int(taken)
+
+
+@kernel
+def _fill(nodes, base, taken, slots):
+    last = np.uint64(len(slots) - 1)
+    for node in range(base, taken):
+        slot = finish(_key(nodes[node, PARENT], nodes[node, LAST])) & last
+        while slots[slot]:
+            slot = (slot + np.uint64(1)) & last
+        slots[slot] = node
+
+
+def slots_of(nodes: np.ndarray, base: int, taken: int) -> np.ndarray:
+    """Slots for all nodes that there is room for, with those taken in them."""
+    slots = np.zeros(1 << (2 * len(nodes)).bit_length(), np.uint32)
+    _fill(nodes, base, taken, slots)
+    return slots
+
+
+@kernel
+def _levels(nodes, base, taken, levels):
+    for node in range(base):
+        levels[node] = 1
+    for node in range(base, taken):
+        levels[node] = levels[nodes[node, PARENT]] + 1
+
+
+def levels_of(nodes: np.ndarray, base: int, taken: int) -> np.ndarray:
+    """How many tokens each node has: uint8."""
+    levels = np.empty(taken, np.uint8)
+    _levels(nodes, base, taken, levels)
+    return levels
+
+
+@kernel
+def _forget(nodes, base, taken, levels, least, gone, moved):
+    kept = np.int64(base)
+    for node in range(base, taken):
+        level, used = levels[node], nodes[node, USED]
+        parent, suffix = nodes[node, PARENT], nodes[node, SUFFIX]
+        if parent >= base:
+            parent = moved[parent - base]
+        if suffix >= base:
+            suffix = moved[suffix - base]
+        if nodes[node, RAW] < least[level]:
+            moved[node - base] = 0
+            gone[level, min(used, 5)] += 1
+            if level == 2 or parent:
+                nodes[parent, LOST] += used
+            continue
+        moved[node - base] = kept
+        for k in range(COLUMNS):
+            nodes[kept, k] = nodes[node, k]
+        nodes[kept, PARENT], nodes[kept, SUFFIX] = parent, suffix
+        kept += 1
+    for node in range(kept, taken):
+        for k in range(COLUMNS):
+            nodes[node, k] = 0
+    return kept
+
+
+def forget(nodes: np.ndarray, base: int, taken: int, levels: np.ndarray, least: np.ndarray, gone: np.ndarray) -> int:
+    """Remove the nodes that were seen less often than least[their number of tokens]; returns how many stay, in their order.
+
+    least must not fall with the number of tokens, so that what is removed has no child that stays, nor is what one falls back
+    to. gone: int64 (order + 1, 6): is counted up for the nodes removed, by their tokens and their count, 5 and more as one.
+    """
+    return int(_forget(nodes, base, taken, levels, least, gone, np.zeros(taken - base, np.uint32)))
+
+
+# --------------------------------------------------------------------------------------------- probabilities
+
+
+@kernel
+def _tally(nodes, base, taken, levels, gone, order, tallies):
+    for level in range(order + 1):
+        for k in range(6):
+            tallies[level, k] = gone[level, k]
+    for node in range(taken):
+        if node != base - 1:
+            tallies[levels[node], min(nodes[node, USED], np.uint32(5))] += 1
+
+
+def tally(nodes: np.ndarray, base: int, taken: int, levels: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """int64 (order + 1, 6): how many n-grams of so many tokens have the count 0, 1, … and 5 or more."""
+    tallies = np.zeros_like(gone)
+    _tally(nodes, base, taken, levels, gone, len(gone) - 1, tallies)
+    return tallies
+
+
+@kernel
+def _estimate(nodes, base, taken, levels, discounts, unigrams, slots, floats, total, spent, chance, places):
+    size = np.uint64(len(slots))
+    sum_of_all, left = 0.0, 1.0
+    for token in range(base - 1):
+        sum_of_all += nodes[token, USED]
+    for token in range(base - 1):
+        used = nodes[token, USED]
+        if used:
+            chance[token] = (used - discounts[1, min(used, np.uint32(3))]) / sum_of_all
+            left -= chance[token]
+    for token in range(base - 1):
+        chance[token] += left / (base - 1)
+    for node in range(base, taken):
+        used, parent = nodes[node, USED], nodes[node, PARENT]
+        total[parent] += used
+        spent[parent] += used - discounts[levels[node], min(used, np.uint32(3))]
+    for node in range(taken):
+        total[node] += nodes[node, LOST]
+        spent[node] = 1.0 - spent[node] / total[node] if total[node] > 0.0 else 1.0  # what is left for others
+    for token in range(base):
+        unigrams[token, 0] = np.log(chance[token]) if token < base - 1 else 0.0
+        unigrams[token, 1] = np.log(spent[token])
+        places[token] = token
+    for node in range(base, taken):
+        used, parent, token = nodes[node, USED], nodes[node, PARENT], nodes[node, LAST]
+        own = (used - discounts[levels[node], min(used, np.uint32(3))]) / total[parent]
+        chance[node] = own + spent[parent] * chance[nodes[node, SUFFIX]]
+        key = _key(places[parent], token)
+        slot = (finish(key) >> _HALF) * size >> _HALF
+        while slots[slot, 0]:
+            slot = slot + np.uint64(1) if slot + np.uint64(1) < size else np.uint64(0)
+        slots[slot, 0] = key + np.uint64(1)
+        floats[slot, 2], floats[slot, 3] = np.log(chance[node]), np.log(spent[node])
+        places[node] = base + slot
+
+
+def estimate(
+    nodes: np.ndarray, base: int, taken: int, levels: np.ndarray, discounts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 (base, 2), uint64 (slots, 2)): of each single token, and of each longer n-gram, ln p of its last token after the
+    others, and ln of the share that its own continuations leave to what they fall back to.
+
+    discounts: float64 (order + 1, 4): what is taken off a count of 1, 2, and 3 or more. A slot holds one more than the key of
+    the n-gram (place of the parent times 2^21, plus the token; 0: a free slot), and its two numbers as float32. The place of an
+    n-gram is its slot, plus `base`.
+    """
+    unigrams = np.zeros((base, 2), np.float32)
+    slots = np.zeros(((taken - base) * 4 // 3 + 2, 2), np.uint64)
+    total, spent, chance = np.zeros(taken), np.zeros(taken), np.zeros(taken)
+    places = np.empty(taken, np.uint32)
+    _estimate(nodes, base, taken, levels, discounts, unigrams, slots, slots.view(np.float32), total, spent, chance, places)
+    return unigrams, slots
+
+
+@kernel
+def _score(ids, runs, order, unigrams, slots, floats, context, out):
+    base, size = len(unigrams), np.uint64(len(slots))
+    for run in range(len(runs) - 1):
+        context[1] = base - 1
+        for k in range(2, order + 1):
+            context[k] = -1
+        for i in range(runs[run], runs[run + 1]):
+            token = ids[i]
+            value = np.float64(unigrams[token, 0])
+            before, known = context[1], True
+            context[1] = np.int64(token)
+            for k in range(1, order):
+                here = before
+                before = context[k + 1]
+                context[k + 1] = -1
+                if here < 0:
+                    continue  # what no one has seen leaves all to what it falls back to
+                if known:
+                    key = _key(here, token)
+                    wanted = key + np.uint64(1)
+                    slot = (finish(key) >> _HALF) * size >> _HALF
+                    while slots[slot, 0] and slots[slot, 0] != wanted:
+                        slot = slot + np.uint64(1) if slot + np.uint64(1) < size else np.uint64(0)
+                    known = slots[slot, 0] != 0
+                if known:
+                    value = np.float64(floats[slot, 2])
+                    context[k + 1] = np.int64(slot) + base
+                elif here < base:
+                    value += np.float64(unigrams[here, 1])
+                else:
+                    value += np.float64(floats[here - base, 3])
+            out[i] = value
+
+
+def score(ids: np.ndarray, runs: np.ndarray, order: int, unigrams: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """ln p (float64) of each token, after those before it in its run. unigrams, slots: of `estimate`."""
+    out = np.empty(len(ids), np.float64)
+    _score(ids, runs, order, unigrams, slots, slots.view(np.float32), np.empty(order + 1, np.int64), out)
+    return out
+
+
+@kernel
+def _mix(first, second, one, other, out):
+    for i in range(len(out)):
+        top = max(first[i], second[i])
+        out[i] = top + np.log(one * np.exp(first[i] - top) + other * np.exp(second[i] - top))
+
+
+def mix(first: np.ndarray, second: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
+    """ln of the weighted sum of what two arrays (float64) are the logarithms of."""
+    out = np.empty(len(first), np.float64)
+    _mix(first, second, *weights, out)
+    return out
+
+
+@kernel
+def _sums(values, runs, out):
+    for run in range(len(runs) - 1):
+        total = 0.0
+        for i in range(runs[run], runs[run + 1]):
+            total += values[i]
+        out[run] = total
+
+
+def sums(values: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """The sum (float64) of values[runs[i]:runs[i + 1]], from the left."""
+    out = np.empty(len(runs) - 1, np.float64)
+    _sums(values, runs, out)
+    return out
