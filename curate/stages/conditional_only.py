@@ -1,0 +1,90 @@
+"""What a model of the target finds likely: the simplest choice by loss, and a baseline of CoLoR-Filter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate import lm
+from curate.lm import pair
+from curate.selection import ENDS, Selecting, flat, numbers, per_token
+from curate.stage import Stage, operational
+from curate.stages.pair_loss import brought_along
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalOnly(Selecting):
+    """Keeps what a language model of the target finds likely, whether or not it needed the target for that.
+
+    The score of a document, or of a window of it, is the mean of ln p over its tokens under the conditional model. The stage
+    brings `pair_loss` along, as `<id>.losses`, which trains the models (or takes a given one) and writes what the conditional
+    model loses, so that another choice neither trains nor scores again.
+
+    tau: one token in so many stays, of the highest scores; or keep: a share of the documents (or windows), above 0 and at most
+    1; or tokens: a budget; with `tau` that many times as many tokens are first drawn at random as candidates, and the best of
+    these stay. The budget is never exceeded, and met within one document (or window). by: "document", or "window": then a text
+    becomes its chosen windows, with an empty line where something between two of them was left out, and a document without any
+    is dropped. seed: of the draw, and of the order of equal scores.
+
+    target, texts, column: what is wanted. models: what is trained in the run, "ngram" or a transformer of the size "1m", "10m",
+    "60m" or "150m"; or conditional: a model that is there; or prior: one that is adapted to the target. sample, folds, window,
+    device, training_seed, prefix: as `pair_loss` has them (`seed` there). scored: take the columns that a `pair_loss` earlier
+    in the recipe has written.
+
+    Columns written: those of `pair_loss` with `score: conditional`. Reasons: `conditional_only.not_chosen`, and
+    `conditional_only.not_drawn` for what was no candidate, with `_value` = the score, of windows the best;
+    `conditional_only.no_score` for a text without tokens.
+
+    It likes what repeats itself, which every model finds likely: `color_filter` takes off what the prior finds likely as well.
+
+    Source: the baseline of CoLoR-Filter (Brandfonbrener et al. 2024, arXiv:2406.10670).
+
+    >>> docs = ["the cell divides and its nucleus divides", "buy now and win a free phone", "cells have a nucleus"] * 4
+    >>> kept = ConditionalOnly(texts=("the nucleus of the cell", "cells divide"), keep=0.67)(docs).kept
+    >>> sorted(set(kept["text"].to_pylist()))
+    ['cells have a nucleus', 'the cell divides and its nucleus divides']
+    """
+
+    code: ClassVar[str] = "conditional_only"
+    example: ClassVar[dict[str, Any]] = {
+        "texts": ("It was a bright cold day in April, and a clock struck thirteen.",),
+        "tau": 2,
+    }
+
+    # the fingerprint of `pair_loss`, which comes before that of this stage, knows what these decide
+    target: str | tuple[str, ...] = operational(())
+    texts: tuple[str, ...] = operational(())
+    column: str = operational("text")
+    models: str = operational(pair.NGRAM)
+    prior: str = operational("")
+    conditional: str = operational("")
+    sample: int = operational(0)
+    folds: int = operational(0)
+    window: int = operational(lm.WINDOW)
+    device: str = operational("auto")
+    training_seed: int = operational(42)
+    prefix: str = ""
+    scored: bool = False
+
+    def needs(self) -> Mapping[str, Stage]:
+        return {} if self.scored else {"losses": brought_along(self, score="conditional")}
+
+    @property
+    def ends(self) -> str:
+        return self.prefix + ENDS
+
+    def score_columns(self) -> tuple[str, ...]:
+        windows = ("window_conditional", "window_tokens") if self.by == "window" else ()
+        return tuple(self.prefix + name for name in ("nll_conditional", "loss_tokens", *windows))
+
+    def document_scores(self, batch: pa.RecordBatch) -> np.ndarray:
+        loss, tokens = (numbers(batch[name]) for name in self.score_columns()[:2])
+        return per_token(-loss, tokens)
+
+    def window_scores(self, batch: pa.RecordBatch) -> np.ndarray:
+        loss, tokens = (flat(batch[name]) for name in self.score_columns()[2:])
+        return per_token(-loss, tokens)
