@@ -22,8 +22,9 @@ RUN = 16  # bytes of white space, or of one character again and again, in one pi
 DIGITS = 4
 MOST_TOKENS = 1 << 21  # in a vocabulary
 COLUMNS = 6
+_AHEAD = 256  # places that are asked for at once
 PARENT, LAST, RAW, USED, LOST, SUFFIX = range(COLUMNS)  # of a node
-_SHIFT, _HALF = np.uint64(21), np.uint64(32)
+_SHIFT, _HALF, _SIZE = np.uint64(21), np.uint64(32), np.uint64(8)
 _FNV, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
@@ -84,8 +85,8 @@ def _hash(data, at, stop):
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_pieces(starts, ends, data, bits, hashes, counts, places, sizes, used, base):
-    last = np.uint64(len(hashes) - 1)
+def _count_pieces(starts, ends, data, bits, found, used, base):
+    last = np.uint64(len(found) - 1)
     for i in range(len(starts)):
         at = starts[i]
         while at < ends[i]:
@@ -93,27 +94,24 @@ def _count_pieces(starts, ends, data, bits, hashes, counts, places, sizes, used,
             if stop - at <= LONGEST:
                 h = _hash(data, at, stop)
                 slot = h & last
-                while hashes[slot] and hashes[slot] != h:
+                while found[slot, 0] and found[slot, 0] != h:
                     slot = (slot + np.uint64(1)) & last
-                if hashes[slot] == 0:
-                    hashes[slot], places[slot], sizes[slot] = h, base + at, stop - at
+                if found[slot, 0] == 0:
+                    found[slot, 0], found[slot, 2] = h, np.uint64(base + at) << _SIZE | np.uint64(stop - at)
                     used += 1
-                counts[slot] += 1
-                if 2 * used > len(hashes):
-                    more = 2 * len(hashes)
-                    last = np.uint64(more - 1)
-                    old, old_counts, old_places, old_sizes = hashes, counts, places, sizes
-                    hashes, counts = np.zeros(more, np.uint64), np.zeros(more, np.int64)
-                    places, sizes = np.zeros(more, np.int64), np.zeros(more, np.uint8)
+                found[slot, 1] += np.uint64(1)
+                if 2 * used > len(found):
+                    old = found
+                    found = np.zeros((2 * len(old), 3), np.uint64)
+                    last = np.uint64(len(found) - 1)
                     for j in range(len(old)):
-                        if old[j]:
-                            slot = old[j] & last
-                            while hashes[slot]:
+                        if old[j, 0]:
+                            slot = old[j, 0] & last
+                            while found[slot, 0]:
                                 slot = (slot + np.uint64(1)) & last
-                            hashes[slot], counts[slot] = old[j], old_counts[j]
-                            places[slot], sizes[slot] = old_places[j], old_sizes[j]
+                            found[slot] = old[j]
             at = stop
-    return hashes, counts, places, sizes, used
+    return found, used
 
 
 @kernel
@@ -151,22 +149,22 @@ def _encode(starts, ends, data, bits, hashes, numbers, window, ids, bounds, cuts
     return n, c
 
 
-Pieces = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+Pieces = tuple[np.ndarray, int]
 
 
 def no_pieces() -> Pieces:
     """What `count_pieces` begins with."""
-    size = 1 << 12
-    return np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.uint8), 0
+    return np.zeros((1 << 12, 3), np.uint64), 0
 
 
-def count_pieces(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, found: Pieces, base: int) -> Pieces:
+def count_pieces(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, pieces: Pieces, base: int) -> Pieces:
     """Add the pieces of texts, of at most LONGEST bytes each, to those that were found.
 
-    starts, ends: int64 places of the texts in `data` (uint8, UTF-8). Of each slot: uint64 hash (0: free), int64 count, int64
-    place in `data`, plus `base`, where it was first seen, uint8 bytes; and how many slots are taken.
+    starts, ends: int64 places of the texts in `data` (uint8, UTF-8). pieces: uint64 (slots, 3), of each piece its hash (0: a free
+    slot), its count, and where in `data`, plus `base`, it was first seen, times 256, plus its bytes; and how many there are.
     """
-    return _count_pieces(starts, ends, data, tables()[0], *found, base)  # type: ignore[no-any-return]
+    found, used = _count_pieces(starts, ends, data, tables()[0], *pieces, base)
+    return found, int(used)
 
 
 def index_words(letters: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,24 +211,29 @@ def _key(parent, token):
 
 
 @kernel
-def _count(ids, runs, first, order, nodes, base, taken, slots, context):
-    """Count runs from the `first` on; returns (the first run for which there may be no room, nodes that are taken)."""
+def _count(ids, runs, first, order, nodes, base, taken, slots, places):
+    """Count runs from the `first` on; returns (the first run for which there may be no room, nodes that are taken, nothing)."""
     last = np.uint64(len(slots) - 1)
+    touched = np.int64(0)
     for run in range(first, len(runs) - 1):
-        begin, end = runs[run], runs[run + 1]
-        if taken + (end - begin) * (order - 1) > len(nodes):
-            return run, taken
-        context[1] = base - 1  # the node before all tokens of a run
-        for i in range(begin, end):
-            token = ids[i]
-            node = np.int64(token)
-            nodes[node, RAW] += np.uint32(1)
+        begin, size = runs[run], runs[run + 1] - runs[run]
+        if taken + size * (order - 1) > len(nodes):
+            return run, taken, touched
+        places[0] = base - 1  # the node before all tokens of a run
+        for i in range(size):
+            token = ids[begin + i]
+            places[i + 1] = token
+            nodes[token, RAW] += np.uint32(1)
             if order == 1:
-                nodes[node, USED] += np.uint32(1)
-            before = context[1]
-            context[1] = node
-            for k in range(1, min(i - begin + 2, order)):
-                suffix = node
+                nodes[token, USED] += np.uint32(1)
+        for k in range(1, order):
+            # what is far away is asked for all at once, in two steps, before it is needed
+            for i in range(k, size + 1):
+                touched += slots[finish(_key(places[i - 1], ids[begin + i - 1])) & last]
+            for i in range(k, size + 1):
+                touched += nodes[slots[finish(_key(places[i - 1], ids[begin + i - 1])) & last], LAST]
+            for i in range(size, k - 1, -1):  # from the right, as places[i] is one longer afterwards
+                before, token, suffix = places[i - 1], ids[begin + i - 1], places[i]
                 slot = finish(_key(before, token)) & last
                 while slots[slot] and (nodes[slots[slot], PARENT] != before or nodes[slots[slot], LAST] != token):
                     slot = (slot + np.uint64(1)) & last
@@ -242,10 +245,10 @@ def _count(ids, runs, first, order, nodes, base, taken, slots, context):
                     nodes[node, PARENT], nodes[node, LAST], nodes[node, SUFFIX] = before, token, suffix
                     nodes[suffix, USED] += np.uint32(1)  # another token before it
                 nodes[node, RAW] += np.uint32(1)
-                if k + 1 == order or k == i - begin + 1:
+                if k + 1 == order or i == k:
                     nodes[node, USED] += np.uint32(1)
-                before, context[k + 1] = context[k + 1], node
-    return np.int64(len(runs) - 1), taken
+                places[i] = node
+    return np.int64(len(runs) - 1), taken, touched
 
 
 def count(
@@ -260,7 +263,8 @@ def count(
     n-gram is of the highest order or begins a run. Returns (run, taken): the first run that was not counted, for which there
     may be no room (the number of runs where all were), and how many nodes there are.
     """
-    run, taken = _count(ids, runs, first, order, nodes, base, taken, slots, np.zeros(order + 1, np.int64))
+    places = np.empty(int(np.diff(runs).max(initial=0)) + 1, np.int64)
+    run, taken, _ = _count(ids, runs, first, order, nodes, base, taken, slots, places)
     return int(run), int(taken)
 
 
@@ -400,7 +404,7 @@ def estimate(
     n-gram is its slot, plus `base`.
     """
     unigrams = np.zeros((base, 2), np.float32)
-    slots = np.zeros(((taken - base) * 4 // 3 + 2, 2), np.uint64)
+    slots = np.zeros(((taken - base) * 5 // 3 + 2, 2), np.uint64)
     total, spent, chance = np.zeros(taken), np.zeros(taken), np.zeros(taken)
     places = np.empty(taken, np.uint32)
     _estimate(nodes, base, taken, levels, discounts, unigrams, slots, slots.view(np.float32), total, spent, chance, places)
@@ -408,44 +412,47 @@ def estimate(
 
 
 @kernel
-def _score(ids, runs, order, unigrams, slots, floats, context, out):
+def _score(ids, runs, order, unigrams, slots, floats, places, out):
     base, size = len(unigrams), np.uint64(len(slots))
+    touched = np.uint64(0)
     for run in range(len(runs) - 1):
-        context[1] = base - 1
-        for k in range(2, order + 1):
-            context[k] = -1
-        for i in range(runs[run], runs[run + 1]):
-            token = ids[i]
-            value = np.float64(unigrams[token, 0])
-            before, known = context[1], True
-            context[1] = np.int64(token)
-            for k in range(1, order):
-                here = before
-                before = context[k + 1]
-                context[k + 1] = -1
-                if here < 0:
-                    continue  # what no one has seen leaves all to what it falls back to
-                if known:
-                    key = _key(here, token)
-                    wanted = key + np.uint64(1)
-                    slot = (finish(key) >> _HALF) * size >> _HALF
-                    while slots[slot, 0] and slots[slot, 0] != wanted:
-                        slot = slot + np.uint64(1) if slot + np.uint64(1) < size else np.uint64(0)
-                    known = slots[slot, 0] != 0
-                if known:
-                    value = np.float64(floats[slot, 2])
-                    context[k + 1] = np.int64(slot) + base
-                elif here < base:
-                    value += np.float64(unigrams[here, 1])
-                else:
-                    value += np.float64(floats[here - base, 3])
-            out[i] = value
+        begin, end = runs[run], runs[run + 1]
+        places[0] = base - 1
+        for i in range(begin, end):
+            out[i] = unigrams[ids[i], 0]
+            places[i - begin + 1] = ids[i]
+        for k in range(1, order):
+            # from the right, as places[at] is one longer afterwards; what is far away is asked for all at once
+            for stop in range(end - begin, k - 1, -_AHEAD):
+                least = max(stop - _AHEAD, k - 1)
+                for at in range(stop, least, -1):
+                    if places[at - 1] >= 0 and places[at] >= 0:
+                        touched += slots[(finish(_key(places[at - 1], ids[begin + at - 1])) >> _HALF) * size >> _HALF, 0]
+                for at in range(stop, least, -1):
+                    here, i = places[at - 1], begin + at - 1
+                    if here < 0:
+                        places[at] = -1
+                        continue  # what no one has seen leaves all to what it falls back to
+                    if places[at] >= 0:  # else the longer one was not seen either
+                        key = _key(here, ids[i])
+                        wanted = key + np.uint64(1)
+                        slot = (finish(key) >> _HALF) * size >> _HALF
+                        while slots[slot, 0] and slots[slot, 0] != wanted:
+                            slot = slot + np.uint64(1) if slot + np.uint64(1) < size else np.uint64(0)
+                        if slots[slot, 0]:
+                            out[i] = floats[slot, 2]
+                            places[at] = np.int64(slot) + base
+                            continue
+                    places[at] = -1
+                    out[i] += np.float64(unigrams[here, 1] if here < base else floats[here - base, 3])
+    return touched
 
 
 def score(ids: np.ndarray, runs: np.ndarray, order: int, unigrams: np.ndarray, slots: np.ndarray) -> np.ndarray:
     """ln p (float64) of each token, after those before it in its run. unigrams, slots: of `estimate`."""
     out = np.empty(len(ids), np.float64)
-    _score(ids, runs, order, unigrams, slots, slots.view(np.float32), np.empty(order + 1, np.int64), out)
+    places = np.empty(int(np.diff(runs).max(initial=0)) + 1, np.int64)
+    _score(ids, runs, order, unigrams, slots, slots.view(np.float32), places, out)
     return out
 
 

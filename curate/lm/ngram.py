@@ -44,7 +44,7 @@ FORMAT = 1
 JSON, WORDS = "ngram.json", "words.npz"
 BYTES = 256  # the tokens that are bytes; words are numbered from here on
 ORDER, ORDERS = 3, 8
-VOCABULARY = 1 << 16
+VOCABULARY = 1 << 17
 ROOM = 12_000_000
 SAMPLE = 64 << 20
 HELD_OUT = 5  # one text in so many
@@ -462,23 +462,23 @@ def _vocabulary(texts: Sequence[pa.Array], most: int) -> Units:
     """The most frequent pieces, equally frequent ones by their hashes."""
     from curate.kernels.ngram import count_pieces, no_pieces
 
-    found, base, blobs = no_pieces(), 0, []
-    bases = []
+    pieces, base = no_pieces(), 0
+    blobs, bases = list[np.ndarray](), list[int]()
     for array in texts:
         starts, ends, data = spans(array)
-        found = count_pieces(starts, ends, data, found, base)
+        pieces = count_pieces(starts, ends, data, pieces, base)
         blobs.append(data)
         bases.append(base)
         base += len(data)
-    hashes, counts, places, sizes, _ = found
-    chosen = np.flatnonzero(counts > 1)
-    chosen = chosen[np.lexsort((hashes[chosen], -counts[chosen]))][: most - BYTES]
-    at = np.searchsorted(np.array(bases, np.int64), places[chosen], side="right") - 1
+    found = pieces[0][pieces[0][:, 1] > 1]
+    found = found[np.lexsort((found[:, 0], -found[:, 1].astype(np.int64)))][: most - BYTES]
+    places, sizes = (found[:, 2] >> 8).astype(np.int64), (found[:, 2] & 0xFF).astype(np.int64)
+    at = np.searchsorted(np.array(bases, np.int64), places, side="right") - 1
     letters = [
         blobs[i][place - bases[i] : place - bases[i] + size]
-        for i, place, size in zip(at.tolist(), places[chosen].tolist(), sizes[chosen].tolist(), strict=True)
+        for i, place, size in zip(at.tolist(), places.tolist(), sizes.tolist(), strict=True)
     ]
-    bounds = np.concatenate([[0], np.cumsum(sizes[chosen], dtype=np.int64)]).astype(np.int64)
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return Units(np.concatenate([np.empty(0, np.uint8), *letters]), bounds)
 
 
