@@ -1,9 +1,7 @@
 """Weights by loss: the formula, its invariants, and sums that no order changes."""
 
 import math
-import tempfile
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +10,13 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_oracle import notes
 
 from curate.errors import RecipeError, StageError
 from curate.recipe import loads
-from curate.stage import Task
 from curate.stages import loss_weights
 from curate.stages.loss_weights import STRATEGIES, LossWeights, exact_sum
-from curate.testing import _fit, _numbered, check_stage, run_over
+from curate.testing import check_stage, run_over
 
 
 def docs(losses, tokens=None, ids=None):
@@ -131,15 +129,6 @@ def test_what_the_strategies_favour():
     assert (np.array(weights(LossWeights(strategy="quadratic"), docs(losses))) == mid).all()
     flat = np.array(weights(LossWeights(r=100), docs(losses)))
     assert np.ptp(flat) < 0.011  # a large r is uniform
-
-
-def notes(stage, table):
-    with tempfile.TemporaryDirectory() as folder:
-        task = Task(phase="t", rank=0, shard=0, folders=[(stage, "t", Path(folder))], shards=["00000.parquet"])
-        _fit(stage, task, [_numbered(table)], 1024)
-        batch = _numbered(table).to_batches()[0]
-        stage.open(task)(batch.select(["_row", *stage.reads()]))
-    return task.counters
 
 
 EQUAL = "equal documents that the weights are worth (effective sample size)"
