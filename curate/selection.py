@@ -80,6 +80,8 @@ class Selecting(GlobalStage):
     """
 
     code: ClassVar[str]  # what its reasons begin with
+    missed: ClassVar[str] = "not_chosen"
+    unknown: ClassVar[str] = "no_score"
 
     tau: float | None = None
     keep: float | None = None
@@ -153,6 +155,11 @@ class Selecting(GlobalStage):
         """Whether candidates are drawn first."""
         return self.tau is not None and self.tokens is not None
 
+    @property
+    def candidates(self) -> int:
+        """How many tokens are drawn, out of which the best are chosen."""
+        return min(int((self.tokens or 0) * Fraction(repr(self.tau or 1))), 1 << 62)
+
     def bound(self, columns: Collection[str]) -> Stage:
         if not self.chooses:  # only now, so that a recipe can leave it to those who run it
             raise RecipeError(
@@ -161,27 +168,45 @@ class Selecting(GlobalStage):
             )
         return self
 
-    def fit_reads(self) -> tuple[str, ...]:
+    @property
+    def counts(self) -> bool:
+        """Whether units count by their number, and not by their tokens."""
+        return self.keep is not None
+
+    def wanted(self, total: int) -> int:
+        """What stays of all candidates, of which there are so many tokens (or units)."""
+        if self.keep is not None:
+            return int(Fraction(repr(self.keep)) * total)
+        if self.tokens is not None:
+            return min(self.tokens, total)
+        return total if self.tau is None else int(total / Fraction(repr(self.tau)))
+
+    def unit_reads(self) -> tuple[str, ...]:
+        """Columns that `units` needs."""
         windows = (self.ends,) if self.by == "window" else ()
         return tuple(dict.fromkeys((*self.score_columns(), "id", "tokens", *windows)))
 
+    def fit_reads(self) -> tuple[str, ...]:
+        return self.unit_reads()
+
     def reads(self) -> tuple[str, ...]:
-        return (*self.fit_reads(), "text") if self.by == "window" else self.fit_reads()
+        return (*self.unit_reads(), "text") if self.by == "window" else self.unit_reads()
 
     def writes(self) -> pa.Schema:
         return pa.schema([*self.score_fields(), *([("text", pa.string())] if self.by == "window" else [])])
 
     def reasons(self) -> tuple[str, ...]:
-        drawn = ("not_drawn",) if self.draws else ()
-        return tuple(f"{self.code}.{code}" for code in ("not_chosen", *drawn, "no_score"))
+        codes = dict.fromkeys((self.missed, *(("not_drawn",) if self.draws else ()), self.unknown))
+        return tuple(f"{self.code}.{code}" for code in codes)
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
-        found = []
+        found: list[Step] = []
         if self.draws:
-            keys = Step("keys", partial(_write_keys, self, True), reads=self.fit_reads())
-            for step in ranks.steps(self, keys, partial(_targets, self, True), n_shards, n_docs, 1):
-                found.append(replace(step, name=f"{_DRAW}_{step.name}", fn=partial(_inside, self, step.fn)))
-        keys = Step("keys", partial(_write_keys, self, False), reads=self.fit_reads())
+            keys = Step("keys", partial(_write_keys, self, True), reads=self.unit_reads())
+            first, *rest = ranks.steps(self, keys, partial(_targets, self, True), n_shards, n_docs, 1)
+            found = [first, *(replace(step, fn=partial(_inside, self, step.fn)) for step in rest)]
+            found = [replace(step, name=f"{_DRAW}_{step.name}") for step in found]
+        keys = Step("keys", partial(_write_keys, self, False), reads=self.unit_reads())
         return [*found, *ranks.steps(self, keys, partial(_targets, self, False), n_shards, n_docs, 1)]
 
     def open(self, task: Task) -> BatchFn:
@@ -196,11 +221,11 @@ class Selecting(GlobalStage):
         candidate = self._first(units, known, drawn, task, batch, random=True)
         chosen = self._first(units, candidate, cut, task, batch)
         stays = units.any(chosen)
-        why = pa.array([f"{self.code}.not_chosen"] * batch.num_rows, pa.string())
+        why = pa.array([f"{self.code}.{self.missed}"] * batch.num_rows, pa.string())
         if self.draws:
             why = pc.if_else(pa.array(units.any(candidate)), why, f"{self.code}.not_drawn")
         scored = units.any(known)
-        why = pc.if_else(pa.array(scored), why, f"{self.code}.no_score")
+        why = pc.if_else(pa.array(scored), why, f"{self.code}.{self.unknown}")
         columns = {
             **self.written(batch),
             REASON: pc.if_else(pa.array(stays), pa.scalar(None, pa.string()), why),
@@ -246,10 +271,10 @@ class Selecting(GlobalStage):
 # --------------------------------------------------------------------------------------------- the steps of the fit
 
 
-def _inside(stage: Selecting, fn: Any, task: Task, *batches: Batches) -> None:
+def _inside(stage: Selecting, fn: Any, task: Task) -> None:
     """A step in a folder of its own: that of the stage holds the same files for its other cut."""
     folders = [(known, name, folder / _DRAW if known is stage else folder) for known, name, folder in task.folders]
-    fn(replace(task, folders=folders), *batches)
+    fn(replace(task, folders=folders))
 
 
 def _write_keys(stage: Selecting, random: bool, task: Task, batches: Batches) -> None:
@@ -261,27 +286,18 @@ def _write_keys(stage: Selecting, random: bool, task: Task, batches: Batches) ->
         which = stage._first(units, ~np.isnan(units.score), drawn, task, batch, random=True)
         found, at = stage._keys(units, which, task, batch, random)
         keys.append(found)
-        weights.append(units.tokens[at] if stage.keep is None else np.ones(len(at), np.int64))
+        weights.append(np.ones(len(at), np.int64) if stage.counts else units.tokens[at])
     shard = task.shards[task.shard or 0]
-    ranks.write_keys(task.folder(stage), shard, np.concatenate(keys), np.concatenate(weights), 1, {})
+    folder = task.folder(stage) / _DRAW if random else task.folder(stage)
+    ranks.write_keys(folder, shard, np.concatenate(keys), np.concatenate(weights), 1, {})
 
 
 def _targets(
     stage: Selecting, draw: bool, task: Task, groups: np.ndarray, totals: np.ndarray, names: ranks.Names
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How much stays of all: of candidates, or of what is drawn to be one."""
-    found = [_target(stage, draw, total) for total in totals.tolist()]
+    found = [min(stage.candidates, total) if draw else stage.wanted(total) for total in totals.tolist()]
     return np.arange(len(groups)), np.zeros(len(groups), np.int64), np.array(found, np.int64)
-
-
-def _target(stage: Selecting, draw: bool, total: int) -> int:
-    """The weight that stays of a total: tokens, or units for `keep`."""
-    if stage.keep is not None:
-        return int(Fraction(repr(stage.keep)) * total)
-    if stage.tokens is None:
-        return total if stage.tau is None else int(total / Fraction(repr(stage.tau)))
-    wanted = int(stage.tokens * Fraction(repr(stage.tau))) if draw else stage.tokens
-    return min(wanted, total)
 
 
 # --------------------------------------------------------------------------------------------- units
@@ -336,6 +352,16 @@ def shared_out(tokens: np.ndarray, bounds: np.ndarray, ends: np.ndarray) -> np.n
     before = np.append(0, so_far[:-1])[: len(so_far)]
     before[bounds[:-1][counts > 0]] = 0
     return so_far - before
+
+
+def window_texts(text: pa.Array, bounds: np.ndarray, ends: np.ndarray) -> pa.Array:
+    """The windows of texts (string), one after the other. ends: bytes, of each window."""
+    whole = pc.cast(text, pa.binary()).to_pylist()
+    starts = np.append(0, ends[:-1])[: len(ends)]
+    starts[bounds[:-1][np.diff(bounds) > 0]] = 0
+    row = np.repeat(np.arange(len(whole)), np.diff(bounds)).tolist()
+    found = [whole[i][a:b] for i, a, b in zip(row, starts.tolist(), ends.tolist(), strict=True)]
+    return pc.cast(pa.array(found, pa.binary()), pa.string())
 
 
 def chosen_text(text: pa.Array, ends: np.ndarray, bounds: np.ndarray, chosen: np.ndarray) -> pa.Array:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from curate import lm
 from curate.errors import RecipeError, did_you_mean
 from curate.lm import WINDOW
 
@@ -38,35 +40,38 @@ def train_pair(
     like: Path | None = None,
     window: int = WINDOW,
     device: str = "auto",
+    progress: bool | None = None,
 ) -> tuple[Path, Path]:
     """Train both and return their folders, `folder/prior` and `folder/conditional`.
 
     models: "ngram" or a size ("1m", …). prior_texts, target_texts: arrays of strings, which can be gone through more than once
     (a list, not a generator). prior: a model to begin with in place of one trained on `prior_texts`. like: a model, or for
     transformers a tokenizer, whose tokens the prior is to have, so that losses can be compared with its. window: tokens that a
-    transformer reads at a time. What is whole already is not trained again, and a training that was killed goes on.
+    transformer reads at a time. progress: a bar on stderr; None: if that is a terminal. What is whole already is not trained
+    again, and a training that was killed goes on.
 
-    n-gram: the counts of the conditional model are those of both, those of the target having the greater weight. Transformer:
-    the conditional goes on from the weights of the prior, with a new optimiser, once over the target.
+    n-gram: the conditional is a mixture of the prior with a model of the target, in the shares under which texts of the target
+    that were held out are likeliest. Transformer: it goes on from the weights of the prior, with a new optimiser, once over the
+    target.
 
-    Raises RecipeError where one of both has no text.
+    Raises SourceError or RecipeError where one of both has no text, MissingExtra without the extra `lm`.
     """
-    check(models, "lm")
+    made, adapted = folder / PRIOR, folder / CONDITIONAL
     folder.mkdir(parents=True, exist_ok=True)
-    if models == NGRAM:
-        return _ngram(prior_texts, target_texts, folder, prior, like)
-    raise NotImplementedError
-
-
-def _ngram(
-    pool: Iterable[pa.Array], target: Iterable[pa.Array], folder: Path, prior: Path | None, like: Path | None
-) -> tuple[Path, Path]:
-    from curate.lm import ngram
-
     if prior is None:
-        prior = folder / PRIOR
-        if not (prior / "ngram.json").is_file():
-            ngram.train(pool, units=like and ngram.load(like, "lm")).save(prior)
-    if not (folder / CONDITIONAL / "ngram.json").is_file():
-        ngram.load(prior, "lm").adapted(target).save(folder / CONDITIONAL)
-    return prior, folder / CONDITIONAL
+        check(models, "lm")
+    if lm.kind(str(prior)) == NGRAM if prior else models == NGRAM:
+        from curate.lm import ngram
+
+        if prior is None and not (made / ngram.JSON).is_file():
+            ngram.train(prior_texts, units=ngram.load(like, "lm") if like else None).save(made)
+        if not (adapted / ngram.JSON).is_file():
+            ngram.load(prior or made, "lm").adapted(target_texts).save(adapted)
+    else:
+        from curate.lm.train import train
+
+        more: dict[str, Any] = {"window": window, "seed": seed, "device": device, "progress": progress}
+        if prior is None:
+            train(prior_texts, made, size=models, tokenizer=like, **more)
+        train(target_texts, adapted, start=prior or made, epochs=1, **more)
+    return prior or made, adapted

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curate import ranks, reference
+from curate import reference
 from curate.errors import RecipeError, StageError
-from curate.fit import find_rows
 from curate.langid import spans
-from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.stages.quantile import ordered_bits
+from curate.selection import Selecting, Units, shared_out, window_hashes, window_texts, windows_of
+from curate.stage import REASON, ROW, Batches, BatchFn, Stage, Step, Task, with_columns
 from curate.storage import TableWriter, read_table, write_table
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ _LENGTHS = ("normalise", "pieces", "sum")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dsir(GlobalStage):
+class Dsir(Selecting):
     """Writes importance weights of documents for a target, and draws from the corpus by them.
 
     targets: files of documents like those that are wanted: Parquet, JSONL, text files, folders, globs, or run folders. texts:
@@ -45,11 +44,15 @@ class Dsir(GlobalStage):
 
     k or keep: draw so many documents, or such a share in (0, 1], without replacement and in proportion to their weights: those
     with the highest sum of the log weight and a number from the standard Gumbel distribution, made of a hash of (seed, id).
-    gumbel: `false` takes the highest weights. min_tokens: documents with fewer words are not drawn. Without k and keep nothing
-    is dropped.
+    tau or tokens: one token in so many instead, or a budget of tokens, which is not exceeded; with both, `tau` times as many
+    tokens are first taken at random, and what stays is drawn from these. gumbel: `false` takes the highest weights. min_tokens:
+    documents with fewer words are not drawn. by: "document", or "window": then windows are weighed and drawn as if they were
+    documents, a text becomes its drawn windows, with an empty line where something between two of them was left out, and the
+    column `window_ends`, which `pair_loss` writes, has to be there. Without k, keep, tau and tokens nothing is dropped.
 
-    into: name of the column. Columns written: `into` (float64: natural logarithm; null for a text without words, counted).
-    Reasons: `dsir.not_drawn`, with `_value` = what it was ordered by; `dsir.too_short`, with `_value` = its words.
+    into: name of the column. Columns written: `into` (float64: natural logarithm, of windows the highest; null for a text
+    without words, counted); `text` with `by: window`. Reasons: `dsir.not_drawn`, with `_value` = what it was ordered by;
+    `dsir.too_short`, with `_value` = its words.
 
     Words are runs of letters and digits, lower case, and runs of other characters; a letter of a script without spaces is a
     word. Hashes are a fast mix of 64 bits instead of the original's SHA-256, so buckets are others. Scoring adds up in the
@@ -63,6 +66,9 @@ class Dsir(GlobalStage):
     ['the cell divides and its nucleus divides', 'cells have a nucleus']
     """
 
+    code: ClassVar[str] = "dsir"
+    missed: ClassVar[str] = "not_drawn"
+    unknown: ClassVar[str] = "too_short"
     example: ClassVar[dict[str, Any]] = {"texts": ("It was a bright cold day in April.",), "keep": 0.5, "min_tokens": 1}
 
     targets: str | tuple[str, ...] = ()
@@ -74,11 +80,9 @@ class Dsir(GlobalStage):
     length: Literal["normalise", "pieces", "sum"] = "normalise"
     piece: int = 128
     k: int | None = None
-    keep: float | None = None
     gumbel: bool = True
     min_tokens: int = 100
     into: str = "log_importance_weight"
-    seed: int = 42
 
     def __post_init__(self) -> None:
         if not all(self.paths) or not self.column:
@@ -90,12 +94,14 @@ class Dsir(GlobalStage):
             raise RecipeError(f"dsir: smoothing is {self.smoothing}; it is added to counts, and not negative")
         if self.length not in _LENGTHS:
             raise RecipeError(f"dsir: length is {self.length!r}; it is one of {', '.join(_LENGTHS)}")
-        if self.k is not None and self.keep is not None:
-            raise RecipeError("dsir: give `k`, a number of documents, or `keep`, a share, and not both")
+        other = next((name for name in ("keep", "tau", "tokens") if getattr(self, name) is not None), "")
+        if self.k is not None and other:
+            raise RecipeError(f"dsir: give `k`, a number of documents, or `{other}`, and not both")
         if self.k is not None and self.k < 0:
             raise RecipeError(f"dsir: k is {self.k}; a number of documents cannot be negative")
-        if self.keep is not None and not 0 < self.keep <= 1:
-            raise RecipeError(f"dsir: keep is {self.keep}; it is a share, above 0 and at most 1")
+        if self.by == "window" and not self.chooses:
+            raise RecipeError("dsir: `by: window` is for drawing: give `tau`, `keep`, `tokens` or `k`")
+        super().__post_init__()
         if not self.into or self.into.startswith("_"):
             raise RecipeError(f"dsir: into is {self.into!r}; give the name of a column, not beginning with an underscore")
 
@@ -105,66 +111,90 @@ class Dsir(GlobalStage):
         return (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
 
     @property
-    def draws(self) -> bool:
-        """Whether it drops what is not drawn."""
-        return self.k is not None or self.keep is not None
+    def chooses(self) -> bool:
+        return self.k is not None or super().chooses
+
+    @property
+    def counts(self) -> bool:
+        return self.k is not None or super().counts
+
+    def wanted(self, total: int) -> int:
+        return super().wanted(total) if self.k is None else min(self.k, total)
 
     def bound(self, columns: Collection[str]) -> Stage:
         if not self.paths and not self.texts:  # only now, so that a recipe can leave them to those who run it
             raise RecipeError("dsir: give `targets`, files of documents like those that are wanted, or `texts`")
         return self
 
+    def unit_reads(self) -> tuple[str, ...]:
+        return ("tokens", self.ends) if self.by == "window" else ("tokens",)
+
     def reads(self) -> tuple[str, ...]:
-        return () if self.draws else ("text",)
+        return super().reads() if self.chooses else ("text",)
 
     def fit_reads(self) -> tuple[str, ...]:
-        return ("id", "text") if self.draws else ("text",)
+        return tuple(dict.fromkeys(("id", "text", *self.unit_reads()))) if self.chooses else ("text",)
 
-    def writes(self) -> pa.Schema:
+    def score_fields(self) -> pa.Schema:
         return pa.schema([(self.into, pa.float64())])
 
     def reasons(self) -> tuple[str, ...]:
-        return ("dsir.not_drawn", "dsir.too_short") if self.draws else ()
+        return super().reasons() if self.chooses else ()
 
     def files(self) -> tuple[str, ...]:
         return reference.files(self.paths, "dsir")
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         fit = [Step("counts", partial(_counts, self), reads=("text",)), Step("ratios", partial(_ratios, self))]
-        if not self.draws:
+        if not self.chooses:
             return fit
-        weigh = Step("weigh", partial(_weigh, self), reads=("id", "text"))
-        return [*fit, *ranks.steps(self, weigh, partial(_target, self), n_shards, n_docs, 1)]
+        windows = (self.ends,) if self.by == "window" else ()
+        weigh = Step("weigh", partial(_weigh, self), reads=("id", "text", *windows))
+        return [*fit, weigh, *super().steps(n_shards, n_docs)]
 
     def open(self, task: Task) -> BatchFn:
-        if self.draws:
-            weighed = read_table(_weighed(self, task))
-            return partial(self._draw, weighed, ranks.keys_of(task.state(self)), task)
+        if self.chooses:
+            return super().open(task)
         return partial(self._annotate, task.state(self)["ratio"].to_numpy(), task)
 
     def _annotate(self, ratios: np.ndarray, task: Task, batch: pa.RecordBatch) -> pa.RecordBatch:
         weights, _ = self._score(ratios, batch["text"])
         return with_columns(batch, {self.into: _column(weights, task)})
 
-    def _draw(self, weighed: pa.Table, cut: np.ndarray, task: Task, batch: pa.RecordBatch) -> pa.RecordBatch:
-        hit, at = find_rows(weighed[ROW].to_numpy(), batch[ROW].to_numpy())
-        if not hit.all():
-            raise StageError(f"dsir: {int((~hit).sum())} documents were not there when weights were fitted")
-        mine = weighed.take(pa.array(at))
-        weights, words, hashes = (mine[c].to_numpy() for c in ("weight", "words", "hash"))
-        short = (words < self.min_tokens) | np.isnan(weights)
-        order = self._order(weights, hashes)
-        drawn = ~short
-        if len(cut):
-            keys = self._keys(order[drawn], hashes[drawn], batch[ROW].to_numpy()[drawn], task.shard or 0)
-            drawn[drawn] = ranks.before(keys, np.repeat(cut[:1], len(keys)))
-        reason = pc.if_else(pa.array(short), "dsir.too_short", pa.array(["dsir.not_drawn"] * len(short), pa.string()))
+    def units(self, task: Task, batch: pa.RecordBatch) -> Units:
+        weighed, bounds = self._weighed(task, batch)
+        words, hashes = weighed["words"].to_numpy(), weighed["hash"].to_numpy()
+        order = self._order(weighed["weight"].to_numpy(), hashes)
+        tokens = pc.fill_null(batch["tokens"], 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        if self.by == "window":
+            tokens = shared_out(tokens, bounds, windows_of(batch[self.ends])[1])
+        return Units(bounds, np.where(words < self.min_tokens, np.nan, order), tokens, hashes)
+
+    def _weighed(self, task: Task, batch: pa.RecordBatch) -> tuple[pa.Table, np.ndarray]:
+        """What the fit has found of the units of a batch, and their bounds."""
+        path = _weighed_file(self, task)
+        table = _held(path, path.stat().st_mtime_ns)
+        rows, wanted = table[ROW].to_numpy(), batch[ROW].to_numpy()
+        first, last = (np.searchsorted(rows, wanted, side=side) for side in ("left", "right"))
+        if self.by == "document" and (last == first).any():
+            raise StageError(f"dsir: {int((last == first).sum())} documents were not there when weights were fitted")
+        bounds = np.append(0, np.cumsum(last - first))
+        at = np.repeat(first - bounds[:-1], last - first) + np.arange(bounds[-1])
+        return table.take(pa.array(at)), bounds
+
+    def _process(self, task: Task, drawn: np.ndarray, cut: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
+        out = super()._process(task, drawn, cut, batch)
+        weighed, bounds = self._weighed(task, batch)
+        weights, words = weighed["weight"].to_numpy(), weighed["words"].to_numpy()
+        most = np.zeros(batch.num_rows, np.int64)
+        np.maximum.at(most, np.repeat(np.arange(len(most)), np.diff(bounds)), words)
+        best = Units(bounds, weights, words, words).best()
+        short = pc.fill_null(pc.equal(out[REASON], "dsir.too_short"), False)
         columns = {
-            self.into: _column(weights, task),
-            REASON: pc.if_else(pa.array(drawn), pa.scalar(None, pa.string()), reason),
-            "_value": pa.array(np.where(short, words, order), pa.float64(), mask=drawn),
+            self.into: _column(np.where(np.isneginf(best), np.nan, best), task),
+            "_value": pc.if_else(short, pa.array(most, pa.float64()), out["_value"]),
         }
-        return with_columns(batch, columns)
+        return with_columns(out, columns)
 
     def _score(self, ratios: np.ndarray, text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(log weight, words) of each text; NaN for one without words."""
@@ -180,9 +210,10 @@ class Dsir(GlobalStage):
         uniform = ((hashes >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # neither 0 nor 1
         return weights - np.log(-np.log(uniform))
 
-    def _keys(self, order: np.ndarray, hashes: np.ndarray, rows: np.ndarray, shard: int) -> np.ndarray:
-        address = np.uint64(shard) << np.uint64(32) | rows.astype(np.uint64)
-        return ranks.pack(0, ~ordered_bits(pa.array(order, pa.float64())), hashes, address)
+
+@functools.lru_cache(maxsize=1)  # of one shard after the other
+def _held(path: Path, _mtime: int) -> pa.Table:
+    return read_table(path)
 
 
 def _column(weights: np.ndarray, task: Task) -> pa.Array:
@@ -199,12 +230,12 @@ def _name(task: Task) -> str:
     return task.shards[task.shard or 0]
 
 
-def _weighed(stage: Dsir, task: Task) -> Path:
+def _weighed_file(stage: Dsir, task: Task) -> Path:
     return task.folder(stage) / "weighed" / _name(task)
 
 
 def _ratio_file(stage: Dsir, task: Task) -> Path:
-    return task.folder(stage) / ("ratios.parquet" if stage.draws else "state.parquet")
+    return task.folder(stage) / ("ratios.parquet" if stage.chooses else "state.parquet")
 
 
 def _counted(stage: Dsir, texts: Iterator[pa.Array]) -> np.ndarray:
@@ -247,29 +278,17 @@ def _shares(counts: np.ndarray, smoothing: float) -> np.ndarray:
 
 
 def _weigh(stage: Dsir, task: Task, batches: Batches) -> None:
-    """The weights of the documents of one shard, and the keys of those that may be drawn."""
+    """The weights of the documents of one shard, or of their windows."""
     ratios = read_table(_ratio_file(stage, task))["ratio"].to_numpy()
-    keys = [ranks.pack(0, [], [], [])]
     schema = pa.schema([(ROW, pa.uint32()), ("weight", pa.float64()), ("words", pa.int64()), ("hash", pa.uint64())])
-    with TableWriter(_weighed(stage, task), schema, codec="lz4") as writer:
+    with TableWriter(_weighed_file(stage, task), schema, codec="lz4") as writer:
         for batch in batches:
-            weights, words = stage._score(ratios, batch["text"])
+            rows, text = batch[ROW].to_numpy(), batch["text"]
             ids = pc.fill_null(batch["id"], "").to_pylist()
             hashes = np.array([xxhash.xxh3_64_intdigest(name.encode(), stage.seed) for name in ids], np.uint64)
-            writer.write(pa.RecordBatch.from_arrays([batch[ROW], *map(pa.array, (weights, words, hashes))], schema=schema))
-            may = (words >= stage.min_tokens) & ~np.isnan(weights)
-            order = stage._order(weights[may], hashes[may])
-            keys.append(stage._keys(order, hashes[may], batch[ROW].to_numpy()[may], task.shard or 0))
-    found = np.concatenate(keys)
-    ranks.write_keys(task.folder(stage), _name(task), found, np.ones(len(found), np.int64), 1, {})
-
-
-def _target(
-    stage: Dsir, task: Task, groups: np.ndarray, totals: np.ndarray, names: ranks.Names
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many documents are drawn."""
-    if stage.k is not None:
-        wanted = np.minimum(totals, min(stage.k, 1 << 62))
-    else:
-        wanted = np.array([int(Fraction(repr(stage.keep)) * total) for total in totals.tolist()], np.int64)
-    return np.arange(len(groups)), np.zeros(len(groups), np.int64), wanted
+            if stage.by == "window":
+                bounds, ends = windows_of(batch[stage.ends])
+                rows, hashes = np.repeat(rows, np.diff(bounds)), window_hashes(hashes, bounds)
+                text = window_texts(text, bounds, ends)
+            weights, words = stage._score(ratios, text)
+            writer.write(pa.RecordBatch.from_arrays(list(map(pa.array, (rows, weights, words, hashes))), schema=schema))

@@ -23,7 +23,6 @@ from curate.selection import hashes_of, target_files, target_texts
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.storage import (
     TEMPORARY,
-    TableWriter,
     read_partition,
     read_table,
     remove_tree,
@@ -48,8 +47,8 @@ class PairLoss(GlobalStage):
     or `answer` itself. texts: such texts themselves. column: of the texts in these files.
 
     models: what is trained in the run: "ngram" (in seconds and without torch), or a transformer of the size "1m", "10m", "60m"
-    or "150m" (the extra `lm`). The prior learns from a sample of the pool, and the conditional goes on from there with the
-    target: n-gram models by adding its counts, transformers by reading it once with a new optimiser. sample: tokens of the pool
+    or "150m" (the extra `lm`). The prior learns from a sample of the pool, and the conditional is made of it with the target:
+    n-gram models by a mixture with one of the target, transformers by reading the target once with a new optimiser. sample: tokens of the pool
     that the prior learns from, documents of the lowest hash of (seed, id); 0: 20 million for n-gram models, 20 for each
     parameter of a transformer. prior, conditional: folders of models, or transformers by their name on the hub, instead of
     trained ones; a prior alone is adapted to the target here. They need one tokenizer.
@@ -400,11 +399,10 @@ def _train(stage: PairLoss, task: Task) -> None:
                 raise StageError("pair_loss: no document is left for the prior to learn from: look at the stages before it")
             of = f" of part {part}" if stage.parts > 1 else ""
             notes.append((f"documents of the pool that the prior{of} learned from", documents))
-        models = stage.models if not stage.prior else pair.NGRAM if lm.kind(stage.prior) == "ngram" else "1m"
         prior = Path(stage.prior) if stage.prior else None
         made = folder / _pair(part)
         pair.train_pair(
-            models,
+            stage.models,
             sample,
             target,
             made,
@@ -413,6 +411,7 @@ def _train(stage: PairLoss, task: Task) -> None:
             like=folder / _pair(0) / pair.PRIOR if part else None,
             window=stage.window,
             device=stage.device,
+            progress=False,  # a run has bars of its own
         )
     if task.root is not None:
         _keep(stage, task)
