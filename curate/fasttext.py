@@ -136,12 +136,14 @@ class Model:
         return label, score
 
     def _means(self, starts: np.ndarray, ends: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from curate.kernels.fasttext import average, memo
+        from curate.kernels.fasttext import average, average_words, memo
 
+        if not self._features.maxn:
+            return average_words(starts, ends, data, *self._features)
         try:  # each caller takes a memory for itself: threads never share one
             remembered = self._memos.pop()
         except IndexError:
-            remembered = memo(self._features.rows.shape[1], self._features.maxn > 0)
+            remembered = memo(self._features.rows.shape[1])
         try:
             return average(starts, ends, data, *self._features, *remembered)
         finally:
@@ -302,6 +304,9 @@ def _read(r: _Reader) -> Model:
         rows = rows.copy()
     rows.setflags(write=False)  # as a mapped one: kernels are compiled for either
     slots, hashes, short = index_words(letters, bounds)
+    if rows.shape[1] == 1:
+        number = np.minimum(short[:, 2] >> np.uint64(32), np.uint64(words))  # what is none of the words is a label
+        short.view(np.float32)[:, 6] = np.append(rows[:words, 0], np.float32(0))[number]
     features = Features(
         rows=rows, slots=slots, hashes=hashes, bounds=bounds, letters=letters, short=short, kept=kept, rank=rank,
         words=words, bucket=header["bucket"], minn=header["minn"], maxn=header["maxn"] if by_hash else 0,

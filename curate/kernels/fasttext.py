@@ -1,9 +1,9 @@
 """Scores of linear fastText models, over UTF-8 bytes without decoding.
 
 A fastText model is a bag of features: each word of the vocabulary, each run of characters of a word (by hash), each run of
-words (by hash). A text is the mean of the rows of its features. Most of the words of a text were seen a moment ago, so the
-sum of the rows of a word of up to 16 bytes is remembered in a table of fixed size under the bytes themselves. It is the same
-sum whether it is looked up or made again, so what was scored before a text changes nothing.
+words (by hash). A text is the mean of the rows of its features. Where words have runs of characters, most of them were seen a
+moment ago, so the sum of the rows of a word of up to 16 bytes is remembered in a table of fixed size under the bytes
+themselves. It is the same sum whether it is looked up or made again, so what was scored before a text changes nothing.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ import numpy as np
 
 U64: Any = np.uint64  # to a checker of types no int is one of these
 I64: Any = np.int64
-ROOM = 6 << 20  # bytes of remembered words, where one has many rows
-LITTLE_ROOM = 1 << 19  # where it has one short row, which is found as quickly as a memory that is far away
+ROOM = 6 << 20  # bytes of remembered words
 _EOS = np.frombuffer(b"</s>", np.uint8)
 _EOS_UNIT = U64(int.from_bytes(b"</s>", "little"))
 _SPACE = U64(sum(1 << c for c in (0, 9, 10, 11, 12, 13, 32)))  # a bit for each byte that ends a word
 _EOS_HASH = U64(3617362777)
+_UNKNOWN = U64(0xFFFFFFFF)  # in place of the number of a word
 _AHEAD = 64
 _LABEL = np.frombuffer(b"__label__", np.uint8)
+_LABEL_UNIT = U64(int.from_bytes(b"__label_", "little"))
 
 
 class Features(NamedTuple):
     """What turns a text into rows.
 
     rows: float32 (words + n-grams, width). short: uint64, open addressing over words and labels of up to 16
-    bytes, three units each: the bytes, number (high half) and hash; zeros for none. slots: int32, open addressing over the hash
+    bytes, four units each: the bytes, number (high half) and hash, and in the low half of the last the row if it is one number
+    (as float32); zeros for none. slots: int32, open addressing over the hash
     of longer ones, -1 for none. hashes: uint32 of all. bounds: int64, one more than words and labels; letters: uint8, their
     bytes. kept: uint64, a bit for each bucket
     whose n-gram was not pruned, and rank: int32, how many such bits are in the units before, since the rows of n-grams are
@@ -61,11 +63,10 @@ class Memo(NamedTuple):
     numbers: np.ndarray
 
 
-def memo(width: int, characters: bool = True) -> Memo:
-    """An empty memory for rows of this width, of a model with or without runs of characters. One thread at a time uses it."""
+def memo(width: int) -> Memo:
+    """An empty memory for rows of this width. One thread at a time uses it."""
     size = 3 + (width + 1) // 2
-    room = ROOM if characters or width > 16 else LITTLE_ROOM
-    slots = 1 << max(room // (8 * size), 64).bit_length() - 1
+    slots = 1 << max(ROOM // (8 * size), 64).bit_length() - 1
     units = np.zeros((slots + _AHEAD, size), np.uint64)
     return Memo(units, units.view(np.float32))
 
@@ -118,7 +119,10 @@ def _spare(size: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def index_words(letters: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(slots, hashes, short) of the words letters[bounds[i]:bounds[i + 1]]: see Features."""
+    """(slots, hashes, short) of the words letters[bounds[i]:bounds[i + 1]]: see Features. There are no rows yet in `short`.
+
+    The first words are the most frequent, so they are found where they are looked for first.
+    """
     n = len(bounds) - 1
     long = 0
     for i in range(n):
@@ -126,10 +130,10 @@ def index_words(letters: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np
     size, short_size = 8, 8
     while size < 2 * long:
         size *= 2
-    while 4 * short_size < 5 * (n - long):
+    while short_size < 2 * (n - long):
         short_size *= 2
     slots = np.full(size, -1, np.int32)
-    short = np.zeros((short_size, 3), np.uint64)
+    short = np.zeros((short_size, 4), np.uint64)
     hashes = np.zeros(n, np.uint32)
     spare = _spare(short_size)
     for i in range(n):
@@ -292,16 +296,23 @@ def _add_runs_of_characters(
 
 @numba.njit(cache=True, nogil=True)
 def _reduce(found: np.ndarray, n: int, modulus: int, inverse: float) -> None:
-    """found[:n] %= modulus. The quotient of floating-point numbers is wrong by one at most where it is below 2^52."""
+    """found[:n] %= modulus. Numbers are taken as signed ones, since processors divide those: what that leaves out of the large
+    ones is put back. The quotient of floating-point numbers is wrong by one at most where it is below 2^52."""
     if modulus < U64(4096):
         for i in range(n):
             found[i] %= modulus
         return
+    m = I64(modulus)
+    wrapped = I64((U64(0) - modulus) % modulus)  # 2^64 % modulus
     for i in range(n):
-        g = found[i]
-        rest = g - U64(np.float64(g) * inverse) * modulus
-        rest += modulus & U64(I64(rest) >> 63)
-        found[i] = rest - modulus if rest >= modulus else rest
+        g = I64(found[i])
+        rest = g - I64(np.float64(g) * inverse) * m
+        rest += wrapped & (g >> 63)
+        rest += m & (rest >> 63)
+        rest += m & (rest >> 63)
+        rest -= m & ((m - 1 - rest) >> 63)
+        rest -= m & ((m - 1 - rest) >> 63)
+        found[i] = U64(rest)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -357,6 +368,193 @@ def _hash_runs(
 
 
 @numba.njit(cache=True, nogil=True)
+def _next_words(
+    data: np.ndarray, at: int, end: int, low_of: np.ndarray, high_of: np.ndarray, begin_of: np.ndarray, end_of: np.ndarray
+) -> tuple[int, int]:
+    """The next words of data[at:end], as many as there is room for: bytes (of 16), begin and end of each. The end of a text is
+    the word </s>, after which there is none. Returns how many, and where to go on."""
+    ahead = 0
+    while ahead < _AHEAD:
+        while at < end and data[at] <= 32 and _SPACE >> U64(data[at]) & U64(1):
+            at += U64(1)
+        begin = at
+        low, high, place = U64(0), U64(0), U64(0)
+        if at + U64(16) <= end:
+            low, size = _before_space(_load(data, at))
+            at += size
+            if size == U64(8):
+                high, size = _before_space(_load(data, at))
+                at += size
+            place = (at - begin) << U64(3)
+        while at < end:
+            byte = U64(data[at])
+            if byte <= U64(32) and _SPACE >> byte & U64(1):
+                break
+            if place < U64(64):
+                low |= byte << place
+            elif place < U64(128):
+                high |= byte << (place - U64(64))
+            place += U64(8)
+            at += U64(1)
+        if at == begin:
+            low = _EOS_UNIT
+        low_of[ahead], high_of[ahead], begin_of[ahead], end_of[ahead] = low, high, begin, at
+        ahead += 1
+        if low == _EOS_UNIT and high == U64(0):
+            break
+    return ahead, at
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_all_runs(
+    line: np.ndarray, seen: int, ngrams: int, modulus: int, inverse: float, rows: np.ndarray, kept: np.ndarray,
+    rank: np.ndarray, words: int, found: np.ndarray, owner: np.ndarray, total: np.ndarray,
+) -> int:  # fmt: skip
+    """Add the rows of all runs of the words with the hashes line[:seen] to `total`; returns how many there are."""
+    count, waiting = 0, 0
+    if ngrams == 2:
+        for begin in range(0, seen - 1, len(found)):
+            n = min(seen - 1 - begin, len(found))
+            for i in range(n):
+                found[i] = line[begin + i] * U64(116049371) + line[begin + i + 1]
+            _reduce(found, n, modulus, inverse)
+            count += _add_runs_of_words(rows, kept, rank, words, found, owner, n, total)
+        return count
+    for first in range(seen):
+        if waiting + ngrams > len(found):
+            _reduce(found, waiting, modulus, inverse)
+            count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
+            waiting = 0
+        g = line[first]
+        for last in range(first + 1, min(seen, first + ngrams)):
+            g = g * U64(116049371) + line[last]
+            found[waiting] = g
+            waiting += 1
+    _reduce(found, waiting, modulus, inverse)
+    return count + _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
+
+
+@numba.njit(cache=True, nogil=True)
+def average_words(
+    starts: np.ndarray, ends: np.ndarray, data: np.ndarray, rows: np.ndarray, slots: np.ndarray, hashes: np.ndarray,
+    bounds: np.ndarray, letters: np.ndarray, short: np.ndarray, kept: np.ndarray, rank: np.ndarray, words: int, bucket: int,
+    minn: int, maxn: int, ngrams: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """`average` for models without runs of characters: one look at `short` finds a word, its hash and a row of one number."""
+    n = len(starts)
+    width = rows.shape[1]
+    means = np.zeros((n, width), np.float32)
+    counts = np.zeros(n, np.int64)
+    longest = 0
+    for i in range(n):
+        longest = max(longest, ends[i] - starts[i])
+    line = np.empty(longest // 2 + 3 if ngrams > 1 else 0, np.uint64)  # one more, since labels are written and taken back
+    found = np.empty(max(4096, 2 * ngrams), np.uint64)
+    owner = np.empty(len(found), np.uint64)
+    modulus = U64(bucket)
+    inverse = 1.0 / np.float64(max(modulus, U64(1)))
+    spare = _spare(len(short))
+    row_of = short.view(np.float32)
+    low_of, high_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint64)
+    begin_of, end_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint64)
+    info_of, only_of = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.float32)
+    missed_of = np.empty(_AHEAD + 1, np.int64)
+    part = np.zeros(width, np.float32)
+    total = np.zeros(width, np.float64)
+    for i in range(n):
+        total[:] = 0
+        count, seen = 0, 0
+        at, end = U64(starts[i]), U64(ends[i])
+        over = False
+        while not over:
+            ahead, at = _next_words(data, at, end, low_of, high_of, begin_of, end_of)
+            over = low_of[ahead - 1] == _EOS_UNIT and high_of[ahead - 1] == U64(0)
+            missed = 0
+            for j in range(ahead):  # without a branch, so that the memory is asked for many words at once
+                low, high = low_of[j], high_of[j]
+                place = _mix(low, high) >> spare
+                info_of[j], only_of[j] = short[place, 2], row_of[place, 6]
+                unlike = (short[place, 0] ^ low) | (short[place, 1] ^ high) | ((end_of[j] - begin_of[j]) >> U64(4))
+                missed_of[missed] = j
+                missed += I64(unlike != U64(0))
+            _look_again(
+                data, begin_of, end_of, low_of, high_of, missed_of, missed, rows, slots, hashes, bounds, letters, short, words,
+                info_of, only_of,
+            )  # fmt: skip
+            if width == 1:  # without a branch: what is no word of the model adds nothing
+                only = np.float32(0)
+                for j in range(ahead):
+                    info = info_of[j]
+                    word, h = info >> U64(32), info & U64(0xFFFFFFFF)
+                    only += only_of[j]
+                    count += I64(word < U64(words))
+                    if ngrams > 1:
+                        line[seen] = h | (h >> U64(31)) * U64(0xFFFFFFFF00000000)
+                        seen += I64((word < U64(words)) | (word == _UNKNOWN))
+                total[0] += only
+                continue
+            part[:] = 0
+            for j in range(ahead):
+                info = info_of[j]
+                word, h = info >> U64(32), info & U64(0xFFFFFFFF)
+                if word < U64(words):
+                    count += 1
+                    for k in range(width):
+                        part[k] += rows[word, k]
+                if ngrams > 1 and (word < U64(words) or word == _UNKNOWN):
+                    line[seen] = h | (h >> U64(31)) * U64(0xFFFFFFFF00000000)
+                    seen += 1
+            for k in range(width):
+                total[k] += part[k]
+        if ngrams > 1:
+            count += _add_all_runs(line, seen, ngrams, modulus, inverse, rows, kept, rank, words, found, owner, total)
+        counts[i] = count
+        if count:
+            for k in range(width):
+                means[i, k] = total[k] / count
+    return means, counts
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_again(
+    data: np.ndarray, begin_of: np.ndarray, end_of: np.ndarray, low_of: np.ndarray, high_of: np.ndarray,
+    missed_of: np.ndarray, missed: int, rows: np.ndarray, slots: np.ndarray, hashes: np.ndarray, bounds: np.ndarray,
+    letters: np.ndarray, short: np.ndarray, words: int, info_of: np.ndarray, only_of: np.ndarray,
+) -> None:  # fmt: skip
+    """Number (high half) and hash of the words missed_of[:missed], which are not at their first place, and the first number
+    of their rows.
+
+    _UNKNOWN for one that the model does not know, _UNKNOWN - 1 for one that has the form of a label.
+    """
+    mask, spare = U64(len(short) - 1), _spare(len(short))
+    row_of = short.view(np.float32)
+    for m in range(missed):
+        j = missed_of[m]
+        begin, end, low, high = begin_of[j], end_of[j], low_of[j], high_of[j]
+        h = U64(0)
+        if end - begin > U64(16):
+            h = fnv(data, begin, end)
+            long = _find(slots, hashes, bounds, letters, h, data, begin, end)
+            if long >= 0:
+                info_of[j], only_of[j] = U64(long) << U64(32) | h, rows[long, 0] if long < words else np.float32(0)
+                continue
+        else:
+            at = _mix(low, high) >> spare
+            while short[at, 0] != U64(0) and (short[at, 0] != low or short[at, 1] != high):
+                at = (at + U64(1)) & mask
+            if short[at, 0] != U64(0):
+                info_of[j], only_of[j] = short[at, 2], row_of[at, 6]
+                continue
+            h = _EOS_HASH
+            if low != _EOS_UNIT or high != U64(0):
+                h = U64(2166136261)
+                for k in range(begin, end):
+                    h = _step(h, U64(data[k]))
+        is_label = low == _LABEL_UNIT and _is_label(data, begin, end)
+        info_of[j], only_of[j] = (_UNKNOWN - U64(is_label)) << U64(32) | h, np.float32(0)
+
+
+@numba.njit(cache=True, nogil=True)
 def average(
     starts: np.ndarray, ends: np.ndarray, data: np.ndarray, rows: np.ndarray, slots: np.ndarray, hashes: np.ndarray,
     bounds: np.ndarray, letters: np.ndarray, short: np.ndarray, kept: np.ndarray, rank: np.ndarray, words: int, bucket: int,
@@ -402,34 +600,8 @@ def average(
         at, end = U64(starts[i]), U64(ends[i])
         over = False
         while not over:
-            ahead = 0
-            while ahead < _AHEAD and not over:
-                while at < end and data[at] <= 32 and _SPACE >> U64(data[at]) & U64(1):
-                    at += U64(1)
-                begin = at
-                low, high, place = U64(0), U64(0), U64(0)
-                if at + U64(16) <= end:
-                    low, size = _before_space(_load(data, at))
-                    at += size
-                    if size == U64(8):
-                        high, size = _before_space(_load(data, at))
-                        at += size
-                    place = (at - begin) << U64(3)
-                while at < end:
-                    byte = U64(data[at])
-                    if byte <= U64(32) and _SPACE >> byte & U64(1):
-                        break
-                    if place < U64(64):
-                        low |= byte << place
-                    elif place < U64(128):
-                        high |= byte << (place - U64(64))
-                    place += U64(8)
-                    at += U64(1)
-                if at == begin:
-                    low = _EOS_UNIT
-                over = low == _EOS_UNIT and high == U64(0)
-                low_of[ahead], high_of[ahead], begin_of[ahead], end_of[ahead] = low, high, begin, at
-                ahead += 1
+            ahead, at = _next_words(data, at, end, low_of, high_of, begin_of, end_of)
+            over = low_of[ahead - 1] == _EOS_UNIT and high_of[ahead - 1] == U64(0)
             missed = 0
             for j in range(ahead):  # without a branch, so that the memory is asked for many words at once
                 low, high = low_of[j], high_of[j]
@@ -496,19 +668,7 @@ def average(
                     for k in range(units.shape[1]):
                         units[slot, k] = units[record_of[j], k]
         if ngrams > 1:
-            waiting = 0
-            for first in range(seen):
-                if waiting + ngrams > len(found):
-                    _reduce(found, waiting, modulus, inverse)
-                    count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
-                    waiting = 0
-                g = line[first]
-                for last in range(first + 1, min(seen, first + ngrams)):
-                    g = g * U64(116049371) + line[last]
-                    found[waiting] = g
-                    waiting += 1
-            _reduce(found, waiting, modulus, inverse)
-            count += _add_runs_of_words(rows, kept, rank, words, found, owner, waiting, total)
+            count += _add_all_runs(line, seen, ngrams, modulus, inverse, rows, kept, rank, words, found, owner, total)
         counts[i] = count
         if count:
             for k in range(width):
