@@ -19,9 +19,11 @@ from curate.testing import _fit, _numbered
 
 
 def llama(folder: Path, texts: Sequence[str], epochs: int = 0, seed: int = 0, longest: int = 256, **about: Any) -> Path:
-    """A Llama of two small layers with random weights, or after some epochs over the texts, one batch each."""
+    """A Llama of two small layers with random weights, or after some epochs over the texts, in batches of 8."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)  # products are so small that a second one is in the way
 
     if not (folder / "tokenizer.json").is_file():
         train_tokenizer([pa.array(texts)], folder, vocabulary=400)
@@ -41,9 +43,10 @@ def llama(folder: Path, texts: Sequence[str], epochs: int = 0, seed: int = 0, lo
             rows[i, : len(ids)] = wanted[i, : len(ids)] = torch.tensor(ids)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(epochs):
-            optimiser.zero_grad()
-            model(input_ids=rows, labels=wanted).loss.backward()
-            optimiser.step()
+            for few in torch.randperm(len(rows)).split(8):
+                optimiser.zero_grad()
+                model(input_ids=rows[few], labels=wanted[few]).loss.backward()
+                optimiser.step()
     model.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -52,9 +55,9 @@ def llama(folder: Path, texts: Sequence[str], epochs: int = 0, seed: int = 0, lo
 def read(folder: Path) -> tuple[Any, Any]:
     """The model and the tokenizer by transformers."""
     import torch
-
-    torch.set_num_threads(1)  # products are so small that a second one is in the way
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(folder)
