@@ -3,6 +3,8 @@
 from collections import Counter
 from functools import cache
 
+import numpy as np
+
 from curate.kernels.chars import DIGIT, MARK, SPACE, UNSPACED, WORD, bits_of, tables
 
 START = -1
@@ -51,24 +53,51 @@ def size(text):
     return len(text.encode())
 
 
+def index_of(words):
+    """Words as their bytes and bounds."""
+    bounds = np.concatenate([[0], np.cumsum([size(word) for word in words])]).astype(np.int64)
+    return np.frombuffer("".join(words).encode(), np.uint8), bounds
+
+
+def tokens_of(text, vocabulary):
+    """Numbers of the words of a list, after the bytes, and of bytes."""
+    number = {word.encode(): 256 + i for i, word in enumerate(vocabulary)}
+    found = []
+    for piece in map(str.encode, pieces_of(text)):
+        if piece in number and len(piece) <= 64:
+            found.append(number[piece])
+            continue
+        while piece:
+            longest = max((n for n in range(2, 17) if piece[:n] in number and n <= len(piece)), default=1)
+            found.append(number[piece[:longest]] if longest > 1 else piece[0])
+            piece = piece[longest:]
+    return found
+
+
+def grams_of(runs, order):
+    """By order, how often each n-gram is there, and what probabilities are made of."""
+    raw = [Counter() for _ in range(order + 1)]
+    for run in runs:
+        padded = (START, *run)
+        for end in range(1, len(padded)):
+            for n in range(1, min(order, end + 1) + 1):
+                raw[n][padded[end - n + 1 : end + 1]] += 1
+    counts = [Counter() for _ in range(order + 1)]
+    for n in range(1, order + 1):
+        before = {}
+        for longer in raw[n + 1] if n < order else ():
+            before.setdefault(longer[1:], set()).add(longer[0])
+        for gram, count in raw[n].items():
+            counts[n][gram] = count if n == order or gram[0] == START else len(before[gram])
+    return raw, counts
+
+
 class KneserNey:
     """Of runs (lists of tokens): `chance(context, token)`."""
 
     def __init__(self, runs, order, vocabulary, least=1):
         self.order, self.vocabulary = order, vocabulary
-        raw = [Counter() for _ in range(order + 1)]
-        for run in runs:
-            padded = (START, *run)
-            for end in range(1, len(padded)):
-                for n in range(1, min(order, end + 1) + 1):
-                    raw[n][padded[end - n + 1 : end + 1]] += 1
-        counts = [Counter() for _ in range(order + 1)]
-        for n in range(1, order + 1):
-            for gram, count in raw[n].items():
-                if n == order or gram[0] == START:
-                    counts[n][gram] = count
-                else:
-                    counts[n][gram] = len({longer[0] for longer in raw[n + 1] if longer[1:] == gram})
+        raw, counts = grams_of(runs, order)
         self.discounts = [discounts_of(counts[n]) for n in range(order + 1)]
         self.totals, self.kept, self.followers = Counter(), {}, {}
         for n in range(1, order + 1):

@@ -1,7 +1,8 @@
 """Units of texts, counts of runs of them, and the probabilities of a back-off n-gram model, over UTF-8 without decoding.
 
 A text falls into pieces that are all of it: a word with the space before it, up to four digits, a run of one other character,
-white space. A piece of the vocabulary is one token; any other is spelled, a token for each of its bytes.
+white space. A piece of the vocabulary is one token; any other is spelled, from the left, with the longest of the vocabulary
+that is there, and where nothing is, with a token for a byte.
 
 N-grams are the nodes of a trie that stands in one table for all orders: a node is (its parent, its last token), the parent
 being the node of all its tokens but the last. Nodes are numbered as they are met, those of single tokens first, so a node comes
@@ -18,6 +19,8 @@ from curate.kernels.hashes import finish
 
 BYTES = 256
 LONGEST = 64  # bytes of a piece in the vocabulary
+FRAGMENT = 8  # bytes of a part of unknown pieces
+REACH = 16  # bytes of what unknown pieces are spelled with
 RUN = 16  # bytes of white space, or of one character again and again, in one piece
 DIGITS = 4
 MOST_TOKENS = 1 << 21  # in a vocabulary
@@ -85,63 +88,105 @@ def _hash(data, at, stop):
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_pieces(starts, ends, data, bits, found, used, base):
+def _grown(found):
+    more = np.zeros((2 * len(found), 3), np.uint64)
+    last = np.uint64(len(more) - 1)
+    for j in range(len(found)):
+        if found[j, 0]:
+            slot = found[j, 0] & last
+            while more[slot, 0]:
+                slot = (slot + np.uint64(1)) & last
+            more[slot] = found[j]
+    return more
+
+
+@inline_kernel
+def _met(found, h, place, size):
+    """1 for what was not there before."""
     last = np.uint64(len(found) - 1)
+    slot = h & last
+    while found[slot, 0] and found[slot, 0] != h:
+        slot = (slot + np.uint64(1)) & last
+    found[slot, 1] += np.uint64(1)
+    if found[slot, 0]:
+        return 0
+    found[slot, 0], found[slot, 2] = h, np.uint64(place) << _SIZE | np.uint64(size)
+    return 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_pieces(starts, ends, data, bits, found, used, base):
     for i in range(len(starts)):
         at = starts[i]
         while at < ends[i]:
             stop = _piece(data, at, ends[i], bits)
             if stop - at <= LONGEST:
-                h = _hash(data, at, stop)
-                slot = h & last
-                while found[slot, 0] and found[slot, 0] != h:
-                    slot = (slot + np.uint64(1)) & last
-                if found[slot, 0] == 0:
-                    found[slot, 0], found[slot, 2] = h, np.uint64(base + at) << _SIZE | np.uint64(stop - at)
-                    used += 1
-                found[slot, 1] += np.uint64(1)
-                if 2 * used > len(found):
-                    old = found
-                    found = np.zeros((2 * len(old), 3), np.uint64)
-                    last = np.uint64(len(found) - 1)
-                    for j in range(len(old)):
-                        if old[j, 0]:
-                            slot = old[j, 0] & last
-                            while found[slot, 0]:
-                                slot = (slot + np.uint64(1)) & last
-                            found[slot] = old[j]
+                if 2 * used >= len(found):
+                    found = _grown(found)
+                used += _met(found, _hash(data, at, stop), base + at, stop - at)
             at = stop
     return found, used
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_fragments(letters, bounds, found, used):
+    for i in range(len(bounds) - 1):
+        for at in range(bounds[i], bounds[i + 1]):
+            if letters[at] & 0xC0 == 0x80:
+                continue
+            h = _FNV
+            for stop in range(at + 1, min(at + FRAGMENT, bounds[i + 1]) + 1):
+                h = (h ^ np.uint64(letters[stop - 1])) * _PRIME
+                if stop == at + 1 or (stop < bounds[i + 1] and letters[stop] & 0xC0 == 0x80):
+                    continue
+                if 2 * used >= len(found):
+                    found = _grown(found)
+                used += _met(found, max(finish(h), np.uint64(1)), at, stop - at)
+    return found, used
+
+
+@inline_kernel
+def _number(hashes, numbers, h):
+    """The token with this hash, -1 for none."""
+    last = np.uint64(len(hashes) - 1)
+    slot = h & last
+    while hashes[slot] and hashes[slot] != h:
+        slot = (slot + np.uint64(1)) & last
+    return numbers[slot] if hashes[slot] else np.int32(-1)
 
 
 @kernel
 def _encode(starts, ends, data, bits, hashes, numbers, window, ids, bounds, cuts, cut_bounds):
     n, c = np.int64(0), np.int64(0)
-    last = np.uint64(len(hashes) - 1)
     for i in range(len(starts)):
-        at, end, left = starts[i], ends[i], window
+        at, end, left, stop = starts[i], ends[i], window, starts[i]
         while at < end:
-            stop = _piece(data, at, end, bits)
-            number = np.int32(-1)
-            if stop - at <= LONGEST:
-                h = _hash(data, at, stop)
-                slot = h & last
-                while hashes[slot] and hashes[slot] != h:
-                    slot = (slot + np.uint64(1)) & last
-                if hashes[slot]:
-                    number = numbers[slot]
-            for k in range(at, at + 1 if number >= 0 else stop):
-                ids[n] = number if number >= 0 else np.int32(data[k])
-                n += 1
-                left -= 1
-                if left == 0:
-                    edge = stop if number >= 0 else k + 1
-                    while edge < end and data[edge] & 0xC0 == 0x80:
-                        edge += 1
-                    cuts[c] = edge - starts[i]
-                    c += 1
-                    left = window
-            at = stop
+            if at == stop:  # the next piece
+                stop = _piece(data, at, end, bits)
+                token = np.int32(-1)
+                if stop - at <= LONGEST:
+                    token = _number(hashes, numbers, _hash(data, at, stop))
+                known = token >= 0
+            if known:
+                at = stop
+            else:
+                token, to, h = np.int32(data[at]), at + 1, (_FNV ^ np.uint64(data[at])) * _PRIME
+                for k in range(at + 1, min(at + REACH, stop)):
+                    h = (h ^ np.uint64(data[k])) * _PRIME
+                    longer = _number(hashes, numbers, max(finish(h), np.uint64(1)))
+                    if longer >= 0:
+                        token, to = longer, k + 1
+                at = to
+            ids[n] = token
+            n += 1
+            left -= 1
+            if left == 0:
+                edge = at
+                while edge < end and data[edge] & 0xC0 == 0x80:
+                    edge += 1
+                cuts[c] = edge - starts[i]
+                c += 1
+                left = window
         if left < window:
             cuts[c] = end - starts[i]
             c += 1
@@ -160,10 +205,16 @@ def no_pieces() -> Pieces:
 def count_pieces(starts: np.ndarray, ends: np.ndarray, data: np.ndarray, pieces: Pieces, base: int) -> Pieces:
     """Add the pieces of texts, of at most LONGEST bytes each, to those that were found.
 
-    starts, ends: int64 places of the texts in `data` (uint8, UTF-8). pieces: uint64 (slots, 3), of each piece its hash (0: a free
-    slot), its count, and where in `data`, plus `base`, it was first seen, times 256, plus its bytes; and how many there are.
+    starts, ends: int64 places of the texts in `data` (uint8, UTF-8). pieces: uint64 (slots, 3), of each piece its hash (0: a
+    free slot), its count, and where in `data`, plus `base`, it was first seen, times 256, plus its bytes; and how many.
     """
     found, used = _count_pieces(starts, ends, data, tables()[0], *pieces, base)
+    return found, int(used)
+
+
+def count_fragments(letters: np.ndarray, bounds: np.ndarray) -> Pieces:
+    """The same of the runs of characters, of 2 to FRAGMENT bytes, of words letters[bounds[i]:bounds[i + 1]]."""
+    found, used = _count_fragments(letters, bounds, *no_pieces())
     return found, int(used)
 
 

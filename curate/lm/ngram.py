@@ -1,8 +1,8 @@
 """Back-off n-gram language models: counted in one pass over the texts, without torch, at tens of megabytes a second.
 
-Tokens are the words of a closed vocabulary, each with the space before it, and the 256 bytes, with which all other words are
-spelled: the tokens of a text are all of the text, none has the probability 0, and what two models with the same vocabulary
-lose on it can be compared. What is not predicted is that a text ends.
+Tokens are the words of a closed vocabulary, each with the space before it, parts of words, and the 256 bytes, with which all
+other words are spelled: the tokens of a text are all of the text, none has the probability 0, and what two models with the same
+vocabulary lose on it can be compared. What is not predicted is that a text ends.
 
 Probabilities are interpolated modified Kneser-Ney: they sum to one over the vocabulary after any context, a context that was
 never seen included. `NGram.adapted` mixes such a model with one of the texts of a target, which is the conditional model of a
@@ -44,18 +44,21 @@ FORMAT = 1
 JSON, WORDS = "ngram.json", "words.npz"
 BYTES = 256  # the tokens that are bytes; words are numbered from here on
 ORDER, ORDERS = 3, 8
-VOCABULARY = 1 << 17
+VOCABULARY = 1 << 16
 ROOM = 12_000_000
 SAMPLE = 64 << 20
 HELD_OUT = 5  # one text in so many
 _HELD_TOKENS = 1 << 22
 _FEW = 20  # texts, of which runs are held out rather than texts
 _BLOCK = 4 << 20  # bytes of text at once
+_PARTS = 4  # one token in so many is for parts of words
+_RARE = 1 << 15  # words that parts are found in
+_OFTEN = 4  # of these, in which a part has to be
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """The tokens of a model: 256 bytes, then words: word i is letters[bounds[i]:bounds[i + 1]] (uint8, int64)."""
+    """The tokens of a model: 256 bytes, then words and parts: the i-th is letters[bounds[i]:bounds[i + 1]] (uint8, int64)."""
 
     letters: np.ndarray
     bounds: np.ndarray
@@ -156,7 +159,7 @@ class NGram:
         """ln p (float64) of each token (int32), in runs ids[runs[i]:runs[i + 1]] that are each read by itself."""
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocabulary:
             raise ValueError(f"tokens are numbers from 0 to {self.vocabulary - 1}")
-        return self._logprobs(ids, runs)
+        return self._logprobs(np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(runs, np.int64))
 
     def _logprobs(self, ids: np.ndarray, runs: np.ndarray) -> np.ndarray:
         from curate.kernels.ngram import mix, score
@@ -261,7 +264,7 @@ def shares(logprobs: np.ndarray, rounds: int = 200, tolerance: float = 1e-6) -> 
     weights = np.full(len(logprobs), 1 / len(logprobs))
     for _ in range(rounds if logprobs.shape[1] else 0):
         before = weights
-        weights = weights * (chances / (weights @ chances)).mean(1)
+        weights = weights * (chances / (weights[:, None] * chances).sum(0)).mean(1)
         weights /= weights.sum()
         if np.abs(weights - before).max() < tolerance:
             break
@@ -284,10 +287,11 @@ def train(
     """A model of texts (string arrays; nulls are skipped), in one pass, with memory that does not grow with them.
 
     order: tokens of the longest n-grams, 1 to 8. vocabulary: tokens at most, 256 of them bytes; the others are the words that
-    are most frequent, and not there once only, in the first `sample` bytes of the texts, so these should be a mixture of all.
+    are most frequent, and not there once only, and for a quarter parts of the rarer ones, in the first `sample` bytes of the
+    texts, so these should be a mixture of all.
     units: a model whose tokens are taken instead, which makes the losses of both comparable.
     least: n-grams of three tokens and more that were seen less often are left out at the end.
-    room: n-grams of two tokens and more that are held while counting, about 50 bytes each. When there is no room for another
+    room: n-grams of two tokens and more that are held while counting, at most 100 bytes each. When there is no room for another
     run, those seen once are forgotten, then those seen twice, and so on, until half of the room is free; longer ones go first.
     What was forgotten counts as mass that their contexts leave to shorter n-grams, so the probabilities stay honest, but an
     n-gram that comes back begins at 0, so models of far more text than there is room for know fewer rare n-grams.
@@ -314,7 +318,7 @@ class Counts:
     """N-grams while they are counted. tokens: how many so far."""
 
     def __init__(self, units: Units, order: int, room: int = ROOM):
-        from curate.kernels.ngram import COLUMNS, slots_of
+        from curate.kernels.ngram import COLUMNS
 
         if not 1 <= order <= ORDERS:
             raise RecipeError(f"ngram: n-grams of {order} tokens: give an order from 1 to {ORDERS}")
@@ -323,23 +327,26 @@ class Counts:
         self.order, self.room, self.base, self.tokens = order, room, units.vocabulary + 1, 0
         self.taken = self.base
         self.nodes = np.zeros((self.base + min(room, 1 << 16), COLUMNS), np.uint32)
-        self.slots = slots_of(self.nodes, self.base, self.taken)
+        self.slots: np.ndarray | None = None  # of the nodes, where they stand as they are numbered now
         self.gone = np.zeros((order + 1, 6), np.int64)
 
     def add(self, ids: np.ndarray, runs: np.ndarray) -> None:
         """Count runs ids[runs[i]:runs[i + 1]] of at most 512 tokens; each is read by itself."""
-        from curate.kernels.ngram import count
+        from curate.kernels.ngram import count, slots_of
 
         self.tokens += int(runs[-1] - runs[0])
         run = 0
         while run < len(runs) - 1:
+            if self.slots is None:
+                self.slots = slots_of(self.nodes, self.base, self.taken)
             run, self.taken = count(ids, runs, run, self.order, self.nodes, self.base, self.taken, self.slots)
             if run < len(runs) - 1:
                 self._widen()
 
     def _widen(self) -> None:
-        from curate.kernels.ngram import COLUMNS, slots_of
+        from curate.kernels.ngram import COLUMNS
 
+        self.slots = None
         held = len(self.nodes) - self.base
         if held < self.room:
             nodes = np.zeros((self.base + min(2 * held, self.room), COLUMNS), np.uint32)
@@ -347,7 +354,6 @@ class Counts:
             self.nodes = nodes
         else:
             self._thin()
-        self.slots = slots_of(self.nodes, self.base, self.taken)
 
     def _thin(self) -> None:
         from curate.kernels.ngram import RAW, levels_of
@@ -363,19 +369,21 @@ class Counts:
     def _forget(self, least: Sequence[int]) -> None:
         from curate.kernels.ngram import forget, levels_of
 
+        self.slots = None
         levels = levels_of(self.nodes, self.base, self.taken)
         self.taken = forget(self.nodes, self.base, self.taken, levels, np.array(least, np.int64), self.gone)
 
     def copy(self) -> Counts:
         """The same counts, which go their own way."""
         other = object.__new__(Counts)
-        other.__dict__.update(self.__dict__, nodes=self.nodes.copy(), slots=self.slots.copy(), gone=self.gone.copy())
+        other.__dict__.update(self.__dict__, nodes=self.nodes.copy(), slots=None, gone=self.gone.copy())
         return other
 
     def table(self, least: int = 1) -> Table:
-        """The probabilities of the n-grams that were counted, but for those of three tokens and more that are too rare."""
+        """The probabilities of what was counted, once those of three tokens and more that are too rare are forgotten."""
         from curate.kernels.ngram import estimate, levels_of, tally
 
+        self.slots = None
         if least > 1 and self.order > 2:
             self._forget([0, 0, 0] + [least] * (self.order - 2))
         levels = levels_of(self.nodes, self.base, self.taken)
@@ -459,8 +467,8 @@ def _chained(first: Sequence[pa.Array], then: Iterable[pa.Array]) -> Iterator[pa
 
 
 def _vocabulary(texts: Sequence[pa.Array], most: int) -> Units:
-    """The most frequent pieces, equally frequent ones by their hashes."""
-    from curate.kernels.ngram import count_pieces, no_pieces
+    """The most frequent pieces, and of the others the parts that spell most of them; equally good ones by hash."""
+    from curate.kernels.ngram import count_fragments, count_pieces, no_pieces
 
     pieces, base = no_pieces(), 0
     blobs, bases = list[np.ndarray](), list[int]()
@@ -470,16 +478,31 @@ def _vocabulary(texts: Sequence[pa.Array], most: int) -> Units:
         blobs.append(data)
         bases.append(base)
         base += len(data)
-    found = pieces[0][pieces[0][:, 1] > 1]
-    found = found[np.lexsort((found[:, 0], -found[:, 1].astype(np.int64)))][: most - BYTES]
-    places, sizes = (found[:, 2] >> 8).astype(np.int64), (found[:, 2] & 0xFF).astype(np.int64)
+    words = pieces[0][pieces[0][:, 0] > 0]
+    words = words[np.lexsort((words[:, 0], -words[:, 1].astype(np.int64)))]
+    room = most - BYTES
+    parts = room // _PARTS
+    kept = min(int((words[:, 1] > 1).sum()), room - parts)
+    rare = words[kept:]
+    rare_letters, rare_bounds = _letters(rare[np.argsort(rare[:, 0])][:_RARE], blobs, bases)
+    found = count_fragments(rare_letters, rare_bounds)[0]
+    found = found[(found[:, 1] >= _OFTEN) & ~np.isin(found[:, 0], words[:kept, 0])]
+    saved = found[:, 1].astype(np.int64) * (found[:, 2] & 0xFF).astype(np.int64)
+    found = found[np.lexsort((found[:, 0], -saved))][:parts]
+    letters, bounds = _letters(words[:kept], blobs, bases)
+    more, more_bounds = _letters(found, [rare_letters], [0])
+    return Units(np.concatenate([letters, more]), np.concatenate([bounds, bounds[-1] + more_bounds[1:]]))
+
+
+def _letters(pieces: np.ndarray, blobs: Sequence[np.ndarray], bases: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of pieces as `count_pieces` found them, and their bounds."""
+    places, sizes = (pieces[:, 2] >> 8).astype(np.int64), (pieces[:, 2] & 0xFF).astype(np.int64)
     at = np.searchsorted(np.array(bases, np.int64), places, side="right") - 1
-    letters = [
+    found = [
         blobs[i][place - bases[i] : place - bases[i] + size]
         for i, place, size in zip(at.tolist(), places.tolist(), sizes.tolist(), strict=True)
     ]
-    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Units(np.concatenate([np.empty(0, np.uint8), *letters]), bounds)
+    return _joined(found, np.uint8), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _encoded(texts: Iterable[pa.Array], units: Units) -> Iterator[tuple[np.ndarray, np.ndarray]]:
