@@ -161,12 +161,16 @@ class Selecting(GlobalStage):
         return min(int((self.tokens or 0) * Fraction(repr(self.tau or 1))), 1 << 62)
 
     def bound(self, columns: Collection[str]) -> Stage:
+        self.asked()
+        return self
+
+    def asked(self) -> None:
+        """Raises RecipeError where it was not told how much stays."""
         if not self.chooses:  # only now, so that a recipe can leave it to those who run it
             raise RecipeError(
                 f"{self.code}: give `tau` (one token in so many stays), `keep` (a share of the {self.by}s), or `tokens` "
                 "(a budget)"
             )
-        return self
 
     @property
     def counts(self) -> bool:

@@ -1,5 +1,7 @@
 """What stages that choose by a score share: cuts against sorting, windows, and targets."""
 
+import gzip
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -118,7 +120,9 @@ def test_documents_are_chosen_as_by_sorting(given_amount, rows, shards, seed):
 @settings(max_examples=40)
 @given(
     amounts,
-    st.lists(st.tuples(st.lists(st.tuples(awkward, st.integers(1, 6)), max_size=6), st.integers(0, 40)), min_size=1, max_size=15),
+    st.lists(
+        st.tuples(st.lists(st.tuples(awkward, st.integers(1, 6)), max_size=6), st.integers(0, 40)), min_size=1, max_size=15
+    ),
     st.integers(1, 3),
 )
 def test_windows_are_chosen_as_by_sorting(given_amount, rows, shards):
@@ -155,7 +159,7 @@ def test_windows_are_chosen_as_by_sorting(given_amount, rows, shards):
         mine = [k for k in range(len(parts)) if (i, k) in stays]
         if mine:
             expected = parts[mine[0]]
-            for last, k in zip(mine, mine[1:], strict=False):
+            for last, k in itertools.pairwise(mine):
                 expected += parts[k] if k == last + 1 else GAP + parts[k]
             assert outcome.rows["text"][i].as_py() == expected
         else:
@@ -168,9 +172,7 @@ def test_windows_are_chosen_as_by_sorting(given_amount, rows, shards):
 def test_a_budget_is_met_within_one_document():
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, 100, 3000)
-    table = as_table(
-        pa.table({"text": ["x"] * 3000, "score": rng.normal(size=3000), "tokens": pa.array(tokens, pa.uint32())})
-    )
+    table = as_table(pa.table({"text": ["x"] * 3000, "score": rng.normal(size=3000), "tokens": pa.array(tokens, pa.uint32())}))
     for stage, most in ((Best(tokens=5000), 5000), (Best(tau=16), tokens.sum() // 16), (Best(tokens=5000, tau=4), 5000)):
         kept = stage(table).kept["tokens"].to_numpy().sum()
         assert most - 100 < kept <= most
@@ -178,7 +180,9 @@ def test_a_budget_is_met_within_one_document():
 
 def test_candidates_are_a_draw_of_their_size_and_the_best_of_them_stay():
     rng = np.random.default_rng(0)
-    table = as_table(pa.table({"text": ["x"] * 4000, "score": rng.normal(size=4000), "tokens": pa.array([5] * 4000, pa.uint32())}))
+    table = as_table(
+        pa.table({"text": ["x"] * 4000, "score": rng.normal(size=4000), "tokens": pa.array([5] * 4000, pa.uint32())})
+    )
     result = Best(tokens=500, tau=8)(table)
     why = dict(zip(*(c.to_pylist() for c in pc.value_counts(result.dropped["_reason"]).flatten()), strict=True))
     assert why == {"best.not_drawn": 3200, "best.not_chosen": 700} and len(result.kept) == 100
@@ -306,11 +310,9 @@ def test_targets_that_cannot_be_read(tmp_path):
 
 def test_questions_of_real_benchmarks(shared_data, tmp_path):
     """The texts that come with them are the question and its answer, put together by others."""
-    import gzip
-
     for name in ("arc_easy", "piqa", "boolq", "openbook_qa"):
         path = shared_data / "benchmarks" / f"{name}.train.jsonl.gz"
-        rows = [json.loads(line) for line in gzip.open(path, "rt")]
+        rows = list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines()))
         bare = tmp_path / f"{name}.jsonl"
         bare.write_text("\n".join(json.dumps({k: row[k] for k in ("question", "choices", "answer")}) for row in rows))
         found, counters = read(bare)

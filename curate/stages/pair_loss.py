@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -16,13 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import lm
-from curate.encoders import DEVICES, require
+from curate.encoders import DEVICES, folder_of, require
 from curate.errors import RecipeError, StageError
 from curate.lm import pair
 from curate.selection import hashes_of, target_files, target_texts
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
+from curate.stages.loss import cached, check_model
 from curate.storage import (
     TEMPORARY,
+    canonical,
+    read_json,
     read_partition,
     read_table,
     remove_tree,
@@ -34,6 +38,9 @@ LONGEST = (1 << 16) - 1  # tokens of a window, which are stored in 16 bits
 PART_BYTES = 64 << 20  # of the sample of the pool that are held at once
 MOST_PARTS = 1 << 12
 TOKEN_BYTES = 4
+_OTHER_TOKENS = (
+    "pair_loss: {} and {} cut texts into different tokens, so that what they lose cannot be compared: train one from the other"
+)
 _PLACES = pa.schema([("row", pa.uint32()), ("hash", pa.uint64()), ("tokens", pa.int64())])
 _TEXTS = pa.schema([("hash", pa.uint64()), ("fold", pa.uint8()), ("row", pa.uint32()), ("text", pa.string())])
 
@@ -48,10 +55,10 @@ class PairLoss(GlobalStage):
 
     models: what is trained in the run: "ngram" (in seconds and without torch), or a transformer of the size "1m", "10m", "60m"
     or "150m" (the extra `lm`). The prior learns from a sample of the pool, and the conditional is made of it with the target:
-    n-gram models by a mixture with one of the target, transformers by reading the target once with a new optimiser. sample: tokens of the pool
-    that the prior learns from, documents of the lowest hash of (seed, id); 0: 20 million for n-gram models, 20 for each
-    parameter of a transformer. prior, conditional: folders of models, or transformers by their name on the hub, instead of
-    trained ones; a prior alone is adapted to the target here. They need one tokenizer.
+    n-gram models by a mixture with one of the target, transformers by reading the target once with a new optimiser. sample:
+    tokens of the pool that the prior learns from, documents of the lowest hash of (seed, id); 0: 20 million for n-gram models,
+    20 for each parameter of a transformer. prior, conditional: folders of models, or transformers by their name on the hub,
+    instead of trained ones; a prior alone is adapted to the target here. They need one tokenizer.
 
     folds: into so many parts the pool is divided by hash, each scored by a pair whose prior has not seen it; 0: 2 for n-gram
     models, 1 for transformers. A model that has learned from a document is less surprised by it, and so the document looks as
@@ -146,6 +153,10 @@ class PairLoss(GlobalStage):
             )
         if "causal" in kinds:
             require(("torch", "transformers"), "lm", "stage 'pair_loss'")
+        for model in self.given:
+            check_model("pair_loss", model, self.window)
+        if len({_tokens_of(model) for model in self.given}) > 1:
+            raise RecipeError(_OTHER_TOKENS.format(*self.given))
         return self
 
     def reads(self) -> tuple[str, ...]:
@@ -212,20 +223,14 @@ class PairLoss(GlobalStage):
         """The columns of texts, by one pair."""
         found = []
         for model in models:
-            stamp = tuple(Path(file).stat().st_mtime_ns for file in lm.files(model, "pair_loss"))
-            load = partial(lm.load, model, device=self.device, what="pair_loss")
-            loaded: lm.LanguageModel = task.cached(("lm", model, stamp, self.device), load)
-            found.append(loaded.losses(texts, self.window))
+            found.append(cached(task, model, self.device, "auto", "pair_loss").losses(texts, self.window))
         first = found[0]
         for losses, model in zip(found, models, strict=True):
             if not np.isfinite(losses.nll).all():
                 raise StageError(f"pair_loss: {model} gives a loss that is no number: its weights are damaged")
             same = [np.array_equal(getattr(losses, name), getattr(first, name)) for name in ("bounds", "ends", "tokens")]
             if not all(same):
-                raise StageError(
-                    f"pair_loss: {models[0]} and {model} cut texts into different tokens, so that what they lose cannot be "
-                    "compared: train the one from the other"
-                )
+                raise StageError(_OTHER_TOKENS.format(models[0], model))
         counts = first.documents()[1]
         missing = pa.array(counts == 0)
         columns = {"loss_tokens": _nulled(pa.array(counts, pa.int32()), missing)}
@@ -242,8 +247,22 @@ HANDED = ("target", "texts", "column", "models", "prior", "conditional", "sample
 
 
 def brought_along(stage: Any, **more: Any) -> PairLoss:
-    """The stage that writes losses for one that chooses by them and has the same parameters, and the seed as training_seed."""
+    """The stage that writes losses for one that chooses by them and has the same parameters, and the seed as training_seed.
+
+    What is missing is asked for here, in the name of the stage that people know of, and before anything is trained.
+    """
+    stage.asked()
+    if not (stage.target or stage.texts or stage.conditional):
+        raise RecipeError(f"{stage.code}: give `target`, files of texts like those that are wanted, or `texts`")
     return PairLoss(**{name: getattr(stage, name) for name in HANDED}, seed=stage.training_seed, **more)
+
+
+def _tokens_of(model: str) -> str:
+    """Equal for models that cut texts into the same tokens, as far as that can be seen without loading them."""
+    if lm.kind(model) == pair.NGRAM:
+        return str(read_json(Path(model) / "ngram.json").get("units"))
+    path = folder_of(model, "pair_loss") / "tokenizer.json"
+    return hashlib.sha256(canonical(read_json(path).get("model"))).hexdigest() if path.is_file() else ""
 
 
 def _kind(models: str) -> str:
@@ -396,7 +415,10 @@ def _train(stage: PairLoss, task: Task) -> None:
         if not stage.prior:
             documents = sum(len(texts) for texts in sample)
             if not documents:
-                raise StageError("pair_loss: no document is left for the prior to learn from: look at the stages before it")
+                raise StageError(
+                    "pair_loss: no document is left for the prior to learn from: look at the stages before it, or for a "
+                    "handful of documents set `folds: 1`"
+                )
             of = f" of part {part}" if stage.parts > 1 else ""
             notes.append((f"documents of the pool that the prior{of} learned from", documents))
         prior = Path(stage.prior) if stage.prior else None
