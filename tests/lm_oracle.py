@@ -18,15 +18,25 @@ from curate.stage import GlobalStage, Stage, Task
 from curate.testing import _fit, _numbered
 
 
-def llama(folder: Path, texts: Sequence[str], epochs: int = 0, seed: int = 0, longest: int = 256, **about: Any) -> Path:
-    """A Llama of two small layers with random weights, or after some epochs over the texts, in batches of 8."""
+def llama(
+    folder: Path,
+    texts: Sequence[str],
+    epochs: int = 0,
+    seed: int = 0,
+    longest: int = 256,
+    known: Sequence[str] = (),
+    **about: Any,
+) -> Path:
+    """A Llama of two small layers with random weights, or after some epochs over the texts, in batches of 8.
+
+    known: what its tokenizer has learnt from, where that is not `texts`.
+    """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.set_num_threads(1)  # products are so small that a second one is in the way
 
-    if not (folder / "tokenizer.json").is_file():
-        train_tokenizer([pa.array(texts)], folder, vocabulary=400)
+    train_tokenizer([pa.array(known or texts)], folder, vocabulary=400)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(seed)
     shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}

@@ -138,14 +138,16 @@ def test_conformance_with_transformers(model):
     check_stage(Loss(model=str(model), windows=True, mean=True, perplexity=True), docs())
 
 
-def test_runs_are_the_same_with_any_number_of_workers(tmp_path):
+@pytest.mark.parametrize("trained", [True, False])
+def test_runs_are_the_same_with_any_number_of_workers(tmp_path, grams, trained):
     (tmp_path / "in").mkdir()
     texts = some_texts(240)
     for i in range(3):
         pq.write_table(docs(texts[80 * i : 80 * i + 80]), tmp_path / "in" / f"{i}.parquet")
     pq.write_table(docs(some_texts(50, seed=3)), tmp_path / "reference.parquet")
+    what = f"reference: {tmp_path / 'reference.parquet'}" if trained else f"model: {grams}"
     recipe = loads(
-        f"name: w\nsource: auto\nstages:\n  - loss: {{reference: {tmp_path / 'reference.parquet'}, windows: true}}\n"
+        f"name: w\nsource: auto\nstages:\n  - loss: {{{what}, windows: true}}\n"
         "  - loss_weights: {}\n  - where: {sql: nll / nll_tokens < 3}\noutput: {validation: 0}\n"
     )
     found = []

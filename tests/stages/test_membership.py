@@ -179,7 +179,7 @@ def prose(n):
 def test_a_model_gives_away_what_it_was_trained_on(tmp_path):
     """It reads half of some texts for twenty epochs; the other half is of the same kind."""
     texts = prose(60)
-    model = llama(tmp_path / "model", texts[::2], epochs=20)
+    model = llama(tmp_path / "model", texts[::2], epochs=20, known=texts)
     data = docs(texts).append_column("member", pa.array([i % 2 == 0 for i in range(60)]))
     stage = Membership(model=str(model), methods=("min_k", "min_k_plus_plus", "dc_pdd", "perplexity", "zlib"), ratios=(0.2,))
     found = audit.evaluate(stage(data).kept)
