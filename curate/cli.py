@@ -436,9 +436,9 @@ def models_get(name: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("kind", metavar="fasttext|linear")
+@click.argument("kind", metavar="fasttext|linear|lm")
 @click.argument("data", nargs=-1, metavar="DATA...")
-@click.option("-o", "--out", required=True, metavar="DIR", help="The folder of the classifier.")
+@click.option("-o", "--out", required=True, metavar="DIR", help="The folder of the classifier or model.")
 @click.option("--positive", multiple=True, metavar="PATH", help="Documents that are all positive; may be repeated.")
 @click.option("--negative", multiple=True, metavar="PATH", help="Documents that are all negative; may be repeated.")
 @click.option("--recipe", metavar="FILE", help="Parameters in YAML, as a training writes them; --param goes over them.")
@@ -458,16 +458,41 @@ def train(
 
     DATA: Parquet, JSONL, folders or run folders. `fasttext` learns from words; `linear` is a head on vectors, of a column of
     embeddings (`--param vectors=embedding`) or made from the texts (`--param embedding=lsa`).
+
+    `lm` is a small language model, which needs no labels: `--param size=10m`, `--param start=DIR` to fine-tune. Killed, it goes
+    on when it is called again.
     """
     from curate.training import train as train_classifier
     from curate.training.classifiers import read_recipe
 
     asked = {key: value for key, value in (read_recipe(recipe) if recipe else {}).items() if key != "kind"}
+    if kind == "lm":
+        _train_lm(data, out, {**asked, **_values(parameters)}, bool(positive or negative), as_json)
+        return
     found = train_classifier(kind, data, out, {**asked, **_values(parameters)}, positive=positive, negative=negative)
     if as_json:
         _emit(found)
     else:
         _figures(found)
+
+
+def _train_lm(data: tuple[str, ...], out: str, parameters: dict[str, Any], labelled: bool, as_json: bool) -> None:
+    import dataclasses
+
+    from curate.errors import RecipeError
+    from curate.lm.train import train_files
+
+    if labelled:
+        raise RecipeError("train lm: --positive and --negative are for classifiers; name all files as DATA")
+    made, left_out = train_files(data, out, parameters)
+    for what, n in left_out.items():
+        click.echo(f"left out: {n:,} {what}", err=True)
+    if as_json:
+        _emit({**dataclasses.asdict(made), "folder": str(made.folder), "left_out": left_out})
+        return
+    speed = f", {made.tokens_per_second:,.0f} a second" if made.seconds else ", made before"
+    click.echo(f"{made.parameters + made.embedding:,} parameters, {made.embedding:,} of them the embedding")
+    click.echo(f"{made.tokens:,} tokens in {made.steps:,} steps{speed}; {made.loss:.4f} nats per token in the end")
 
 
 def _values(parameters: tuple[str, ...]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import itertools
 import math
 import os
@@ -31,10 +32,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from curate import encoders, storage
+from curate import encoders, reference, storage
 from curate.errors import RecipeError, SourceError, StageError, did_you_mean
 from curate.langid import spans
 from curate.lm import WINDOW, tokenizer
+from curate.stage import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,8 +87,8 @@ class Training:
     """What came of a training.
 
     folder: of the model. parameters: without the embedding. tokens: that were predicted, in so many steps. loss: nats per
-    token, the mean of the last tenth of the steps. curve: of at most 200 stretches of steps, the last `step`, the `tokens` until
-    then, the mean `loss`, and `lr`. seconds, tokens_per_second: of this call; 0 where the model was there already.
+    token, the mean of the last tenth of the steps. curve: of at most 200 stretches of steps, the last `step`, the `tokens`
+    until then, the mean `loss`, and `lr`. seconds, tokens_per_second: of this call; 0 where the model was there already.
     """
 
     folder: Path
@@ -169,19 +171,19 @@ def train(
     |---|---|---|---|---|---|---|---|---|
     | `1m` | 128 | 4 | 2 | 512 | 1,049,728 | 1,048,576 | 4,096 | 4e-3 |
     | `10m` | 384 | 6 | 6 | 1,024 | 10,621,824 | 3,145,728 | 16,384 | 2e-3 |
-    | `60m` | 640 | 12 | 10 | 1,792 | 60,963,200 | 5,242,880 | 65,536 | 1e-3 |
+    | `60m` | 640 | 12 | 10 | 1,792 | 60,964,480 | 5,242,880 | 65,536 | 1e-3 |
     | `150m` | 1,024 | 12 | 16 | 2,752 | 151,806,976 | 8,388,608 | 131,072 | 1e-3 |
 
     tokenizer: folder with a tokenizer.json; None: one of `vocabulary` tokens is trained on the texts. start: folder of a causal
     model to go on from, with its tokenizer and a new optimiser; `size` is not asked then.
     tokens: to be predicted in all, or epochs: passes over the texts (one by default; may be 0.5).
-    batch_tokens: of a step; None: that of the size, less where that would make fewer than 32 steps. lr: at its height; None: that
-    of the size, or 1e-3 with `start`. warmup: steps until then; None: one in twenty. schedule: `cosine` to a tenth of lr, or
-    `wsd`, which stays and goes to a tenth in the last fifth of the steps. weight_decay: of matrices, by AdamW. clip: of the norm
-    of the gradient. window: tokens of a row. seed: of the first weights and the order.
-    device, dtype: `auto` takes a GPU where there is one and computes in bfloat16 there, in float32 elsewhere. threads: on a CPU;
-    None: as many as there are cores. Each takes a stretch of 1,024 tokens, so how many there are changes nothing in the result
-    (other than with a `start` that is no plain Llama, where they share in each product).
+    batch_tokens: of a step; None: that of the size, less where that would make fewer than 32 steps. lr: at its height; None:
+    that of the size, or 1e-3 with `start`. warmup: steps until then; None: one in twenty. schedule: `cosine` to a tenth of lr,
+    or `wsd`, which stays and goes to a tenth in the last fifth of the steps. weight_decay: of matrices, by AdamW. clip: of the
+    norm of the gradient. window: tokens of a row. seed: of the first weights and the order.
+    device, dtype: `auto` takes a GPU where there is one and computes in bfloat16 there, in float32 elsewhere. threads: on a
+    CPU; None: as many as there are cores. Each takes a stretch of 1,024 tokens, so how many there are changes nothing in the
+    result (other than with a `start` that is no plain Llama, where they share in each product).
     checkpoint_every: seconds; 0 after each step. progress: a bar on stderr; None: if that is a terminal.
     weights: a function, which has to be a dataclass so that it has an identity, of the losses (float64, nats per token of each
     row of a step) and the numbers of the rows (int64) to what each row counts for, 1 being what it does without; the step then
@@ -202,15 +204,53 @@ def train(
     work = folder.with_name(f"{folder.name}.training")
     if folder.exists() and not (folder / JSON).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RecipeError(f"{folder} is there and holds no model of a training: name another folder")
-    packed = Packed.open(texts) if isinstance(texts, Path) else _packed(texts, work, tokenizer, start, vocabulary)
-    known = _identity(asked, packed, tokenizer, start)
-    if (done := _done(folder, known)) is not None:
-        shutil.rmtree(work, ignore_errors=True)
-        return done
-    with _alone(asked) as where, _shown(sys.stderr.isatty() if progress is None else progress) as bar:
-        found = _Run(asked, packed, start, folder, work, known, *where).run(bar)
+    try:
+        packed = Packed.open(texts) if isinstance(texts, Path) else _packed(texts, work, tokenizer, start, vocabulary)
+        known = _identity(asked, packed, tokenizer, start)
+        if (found := _done(folder, known)) is None:
+            with _alone(asked) as where, _shown(sys.stderr.isatty() if progress is None else progress) as bar:
+                found = _Run(asked, packed, start, folder, work, known, *where).run(bar)
+    except RecipeError:
+        if not (work / CHECKPOINT).is_file():
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     shutil.rmtree(work, ignore_errors=True)
     return found
+
+
+def train_files(
+    paths: Sequence[str], folder: Path | str, parameters: Mapping[str, Any] | None = None
+) -> tuple[Training, dict[str, int]]:
+    """`train` on documents in files, and counts of what could not be read.
+
+    paths: Parquet, JSONL or text files, folders of these, or run folders. parameters: of `train`, and `text`, the name of the
+    column of texts. Raises what `train` does, and SourceError for files without that column.
+    """
+    given = dict(parameters or {})
+    known = [name for name in inspect.signature(train).parameters if name not in ("texts", "folder", "weights")]
+    for name in given:
+        if name not in (*known, "text"):
+            raise RecipeError(f"lm: there is no parameter {name!r}{did_you_mean(name, [*known, 'text'])}")
+    if not paths:
+        raise RecipeError("lm: there are no files to train on: name some")
+    column = str(given.pop("text", "text"))
+    read = _Read(tuple(paths), column)
+    made = train(read, folder, **given)
+    return made, read.left_out
+
+
+class _Read:
+    """The texts of files, as often as they are asked for."""
+
+    def __init__(self, paths: tuple[str, ...], column: str):
+        self._paths, self._column = paths, column
+        self.left_out: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[pa.Array]:
+        task = Task(phase="train", rank=0)
+        for batch in reference.batches(self._paths, (self._column,), "lm", task):
+            yield batch[self._column]
+        self.left_out = dict(task.counters)
 
 
 def evaluate_loss(
@@ -602,7 +642,7 @@ class _Other(_Model):
         for name, weight in named.items():
             self.weights[name].data.copy_(weight.data)
             weight.data = self.weights[name].data
-        self.leaves = list(named.values())
+        self.leaves = [named[name] for name in self.weights]
 
     def losses(self, inputs: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         import torch
@@ -699,7 +739,7 @@ class _Run:
         self._stream = packed.read()
         self._losses = torch.zeros(self._plan.steps, device=device)
         self._epoch, self._order = -1, np.empty(0, np.int64)
-        self._rows = max(1, UNIT.get(device.type, UNIT["cuda"]) // asked.window)
+        self._rows = max(1, UNIT["cpu" if device.type == "cpu" else "cuda"] // asked.window)
         self._threads = (asked.threads or _cores()) if device.type == "cpu" else 1
         self._pool: ThreadPoolExecutor | None = None
         self._optimiser = self._adamw()
@@ -821,10 +861,10 @@ class _Run:
     def _diverged(self, step: int) -> None:
         losses = self._losses[: step + 1].cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(losses))
-        at = int(bad[0]) if len(bad) else step
+        at, what = (int(bad[0]), f"loss {losses[bad[0]]}") if len(bad) else (step, "weights that are no numbers")
         raise StageError(
             f"lm: the training of {self._folder} diverged at step {at + 1} of {self._plan.steps} "
-            f"(loss {losses[at]:.4g}): lower lr, which is {self._plan.lr:g}, or raise warmup, which is {self._plan.warmup}"
+            f"({what}): lower lr, which is {self._plan.lr:g}, or raise warmup, which is {self._plan.warmup}"
         )
 
     # ------------------------------------------------------------------------- what is kept
@@ -862,6 +902,9 @@ class _Run:
                     return 0
                 tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - it is no mapping
         except (OSError, SafetensorError, ValueError):
+            return 0
+        named = {"weights", "losses", *(f"{i}.{moment}" for i in range(len(self._leaves())) for moment in ("first", "second"))}
+        if tensors.keys() != named:
             return 0
         with torch.no_grad():
             self._model.flat.copy_(tensors["weights"])
