@@ -16,7 +16,7 @@ from curate.lm import ngram
 def corpus(seed, texts=60, words=40, length=30, noise=0.0):
     """Random texts with some structure, of words by a power law; noise: how often a word follows from nothing."""
     rng = np.random.default_rng(seed)
-    names = [f"w{i}" for i in range(words)]
+    names = ["w" + str(i).translate(str.maketrans("0123456789", "abcdefghij")) for i in range(words)]
     out = []
     for _ in range(texts):
         at, found = 0, []
@@ -145,7 +145,7 @@ def test_the_vocabulary_is_that_of_the_first_bytes():
 
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_what_is_forgotten_leaves_probabilities_that_sum_to_one(order):
-    texts = corpus(6, texts=900, words=150, noise=0.5)
+    texts = corpus(6, texts=900, words=200, noise=0.5)
     model = ngram.train(arrays(texts), order=order, vocabulary=600, room=4 * ngram.WINDOW * order, least=1)
     free = ngram.train(arrays(texts), order=order, vocabulary=600, least=1)
     counts = ngram.Counts(model.units, order, 4 * ngram.WINDOW * order)
@@ -157,7 +157,7 @@ def test_what_is_forgotten_leaves_probabilities_that_sum_to_one(order):
         ids = np.array([[*context, token] for token in range(model.vocabulary)], np.int32)
         runs = np.arange(len(ids) + 1) * ids.shape[1]
         assert np.exp(model.logprobs(ids.ravel(), runs)[ids.shape[1] - 1 :: ids.shape[1]]).sum() == pytest.approx(1, abs=2e-6)
-    held = pa.array(corpus(7, words=150, noise=0.5))
+    held = pa.array(corpus(7, words=200, noise=0.5))
     lost = [m.losses(held).nll.sum() for m in (free, model, ngram.train(arrays(texts), order=1, units=model))]
     assert abs(lost[1] / lost[0] - 1) < 0.05 and lost[1] < lost[2]  # near what there was room for, better than no contexts
 
@@ -208,7 +208,7 @@ def test_the_weight_is_the_likeliest_for_texts_that_were_held_out():
     assert same.weights[1] < other.weights[1]
 
 
-@pytest.mark.parametrize("texts", [["w1"], ["w1 w2 w3 w1"], ["w2 w3 " * 40], corpus(2, texts=12)])
+@pytest.mark.parametrize("texts", [["wb"], ["wb wc wd wb"], ["wc wd " * 40], corpus(2, texts=12)])
 def test_few_texts_are_enough_to_adapt_to(texts):
     prior = ngram.train(arrays(corpus(1)))
     model = prior.adapted(arrays(texts))
@@ -313,7 +313,7 @@ def test_a_pair_tells_the_target_from_others(shared_data):
 
     table = pq.read_table(shared_data / "domains" / "domains.parquet", columns=["text", "domain"])
     rng = np.random.default_rng(0)
-    table = table.take(np.sort(rng.permutation(len(table))[:4000]))
+    table = table.take(np.sort(rng.permutation(len(table))[:2500]))
     medical = np.array(table["domain"].to_pylist()) == "medical"
     texts, part = table["text"].combine_chunks(), rng.integers(0, 3, len(table))
     pool, target, held = (pa.array(m) for m in (part == 0, (part == 1) & medical, part == 2))

@@ -290,7 +290,8 @@ def train(
     are most frequent, and not there once only, and for a quarter parts of the rarer ones, in the first `sample` bytes of the
     texts, so these should be a mixture of all.
     units: a model whose tokens are taken instead, which makes the losses of both comparable.
-    least: n-grams of three tokens and more that were seen less often are left out at the end.
+    least: n-grams of three tokens and more that were seen less often are left out at the end. A model knows the texts it was
+    trained on, the more of its n-grams come from one text: where it is to judge some of these beside others, 5 is fairer.
     room: n-grams of two tokens and more that are held while counting, at most 100 bytes each. When there is no room for another
     run, those seen once are forgotten, then those seen twice, and so on, until half of the room is free; longer ones go first.
     What was forgotten counts as mass that their contexts leave to shorter n-grams, so the probabilities stay honest, but an
