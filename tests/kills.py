@@ -5,7 +5,8 @@ n-th rename, removal, mkdir or opening for writing below the run folder, and ano
 run; a recipe edited before resuming, and edited back; a finished run edited and killed. Prints `<n> <story> <digests>` for
 each that went wrong, and at the end how many there were.
 
-    python tests/kills.py FOLDER EVERY FIRST [dedup]       with `dedup`, a recipe of deduplications that keep indexes
+    python tests/kills.py FOLDER EVERY FIRST [dedup|color]      with `dedup`, a recipe of deduplications that keep indexes; with
+                                                               `color`, one that trains models, scores and chooses
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from corpus import mixed
 
 import curate.kernels.keys
 import curate.kernels.words
+import curate.lm.ngram
+import curate.stages.color_filter
 import curate.stages.quantile  # noqa: F401 - all imports before the fork
 from curate import card, manifest, report  # noqa: F401
 from curate.recipe import loads
@@ -53,8 +56,21 @@ output: {shard_mb: 0.05, validation: 0.02, seed: 7}
 """
 
 
+COLOR = """\
+name: k
+source: auto
+stages:
+  - color_filter: {texts: [The garden of the village, A garden in winter], tau: 2, tokens: 4000, sample: 4000}
+  - word_count
+  - where: {sql: "word_count > 5"}
+output: {shard_mb: 0.05, validation: 0.02, seed: 7}
+"""
+RECIPES = {"dedup": DEDUP, "color": COLOR}
+
+
 def edited_of(body: str) -> str:
-    """Another threshold, and a stage more."""
+    """Another threshold, and a stage more; another choice by the same scores."""
+    body = body.replace("tau: 2,", "tau: 3,")
     return body.replace("word_count > 5", "word_count > 7").replace("output:", '  - where: {sql: "word_count > 9"}\noutput:')
 
 
@@ -120,4 +136,4 @@ def main(folder: Path, every: int, first: int, body: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), DEDUP if sys.argv[4:] == ["dedup"] else BODY)
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), RECIPES[sys.argv[4]] if sys.argv[4:] else BODY)

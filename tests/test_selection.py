@@ -93,6 +93,7 @@ amounts = st.one_of(
 )
 
 
+@settings(max_examples=40)
 @given(amounts, st.lists(st.tuples(awkward, st.integers(0, 9)), min_size=1, max_size=50), st.integers(1, 4), st.integers(0, 2))
 def test_documents_are_chosen_as_by_sorting(given_amount, rows, shards, seed):
     stage = Best(seed=seed, **given_amount)

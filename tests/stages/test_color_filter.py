@@ -22,7 +22,7 @@ CELLS = [f"the nucleus of cell {i} divides and its gene {i % 7} is a gene of the
 
 
 def pool():
-    return as_table(pa.table({"text": [*PLAIN, *CELLS, " ", ""]}))
+    return as_table(pa.table({"text": [*PLAIN, *CELLS, ""]}))
 
 
 def test_scores_are_what_the_target_has_gained():
@@ -33,7 +33,7 @@ def test_scores_are_what_the_target_has_gained():
         None if n is None else np.float32((a - b) / n)
         for a, b, n in zip(*(losses[c].to_pylist() for c in ("nll_prior", "nll_conditional", "loss_tokens")), strict=True)
     ]
-    assert len(kept) == 151 and kept["color_score"].to_pylist() == expected[:-1]
+    assert len(kept) == 150 and kept["color_score"].to_pylist() == expected[:-1]
     assert np.array(expected[120:150]).min() > np.array(expected[:120]).max()
 
 
