@@ -327,3 +327,15 @@ def test_padding_follows_from_the_length_alone() -> None:
     for size in (1, 512, 513, 8192, 8193, 12_289):
         assert neural._padded(np.array([size]), None) == lengths[size - 1]
     assert neural._padded(np.array([3, 90, 100]), 100).tolist() == [16, 96, 100]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_attention_is_the_same_for_both_kinds_of_device(groups: int) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    for places in (1, neural.QUERIES - 1, neural.QUERIES, 2 * neural.QUERIES + 3):
+        queries = torch.randn(2, 4, places, 8)
+        keys, values = torch.randn(2, 2, groups, places, 8)
+        one, other = (attend(queries, keys, values) for attend in (neural._causal, neural._causal_by_rows))
+        assert (one - other).abs().max() <= 1e-5

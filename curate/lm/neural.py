@@ -325,7 +325,7 @@ class _Head:
             self._sum(states, self.weight[at : at + step], None if self.bias is None else self.bias[at : at + step])
             for at in range(0, vocabulary, step)
         ]
-        return self._one(states, wanted) - torch.logsumexp(torch.stack(parts, 1), 1)
+        return (self._one(states, wanted) - torch.logsumexp(torch.stack(parts, 1), 1)).clamp_(max=0.0)
 
     def moments(self, states: Any, wanted: Any) -> Any:
         """float32 (3, places): ln p of the token that comes next, and mean and variance of ln p where tokens fall as the model
@@ -350,7 +350,7 @@ def _moments(scores: Any, wanted: Any) -> Any:
     mean = (chance * logs).sum(-1)
     variance = (chance * (logs - mean[:, None]).square()).sum(-1)
     chosen = scores.gather(1, wanted[:, None])[:, 0] - torch.logsumexp(scores, -1)
-    return torch.stack([chosen, mean, variance])
+    return torch.stack([chosen.clamp_(max=0.0), mean, variance])
 
 
 class _Network:
