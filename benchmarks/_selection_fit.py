@@ -40,8 +40,10 @@ def reached(curve: Mapping[int, float], loss: float) -> Reached:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and its interval. side: ">" or "<" where some seed could only be bounded, and so can the mean; "?" where
-    there are bounds from both sides."""
+    """A mean over seeds and its interval.
+
+    side: ">" or "<" where some seed could only be bounded, and so can the mean; "?" with bounds from both sides.
+    """
 
     mean: float
     low: float

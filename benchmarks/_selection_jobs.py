@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,9 @@ class Work:
         pool = pq.read_table(self.corpus / "pool.parquet")
         train_tokenizer(pool["text"].chunks, self.tokenizer, vocabulary=plan.vocabulary)
         tokenizer = read(self.tokenizer)
-        counts = {"pool": self._count(tokenizer, pool)}
+        each = np.concatenate([np.diff(tokenizer.ids(chunk)[1]) for chunk in pool["text"].chunks])
+        pq.write_table(pool.append_column("tokens", pa.array(each, pa.uint32())), self.corpus / "counted.parquet")
+        counts = {"pool": int(each.sum())}
         for side in ("target", "test"):
             counts |= {
                 f"{side}/{t}": self._count(tokenizer, pq.read_table(self.corpus / f"{side}-{t}.parquet")) for t in plan.targets
@@ -60,14 +63,17 @@ class Work:
     def _count(self, tokenizer: Any, documents: pa.Table) -> int:
         return sum(len(tokenizer.ids(chunk)[0]) for chunk in documents["text"].chunks)
 
+    def _drawn(self, tokens: int, seed: int) -> pa.Table:
+        """So many random tokens of the pool."""
+        from curate.stages.random import Random
+
+        counted = pq.read_table(self.corpus / "counted.parquet")
+        return Random(tokens=tokens, seed=seed)(counted).kept.select(["id", "text", "domain"])
+
     def _pool(self, name: str, seed: int) -> dict[str, Any]:
         """The candidates of a seed: as many random tokens as the largest tau needs, so that no more are scored."""
-        tokens = int(self.plan.tokens * max(self.plan.taus) * SPARE)
-        chosen = self._run(
-            "random", {"tokens": tokens, "seed": 1000 + seed}, self.corpus / "pool.parquet", self.out / "runs" / name
-        )
-        pq.write_table(chosen.select(["id", "text", "domain"]), self.out / "corpus" / f"pool-{seed}.parquet")
-        shutil.rmtree(self.out / "runs" / name)
+        chosen = self._drawn(int(self.plan.tokens * max(self.plan.taus) * SPARE), 1000 + seed)
+        pq.write_table(chosen, self.corpus / f"pool-{seed}.parquet")
         return {"pieces": len(chosen), "share": _shares(chosen, self.plan.targets)}
 
     def _run(
@@ -78,7 +84,7 @@ class Work:
 
         recipe = {
             "name": "selection",
-            "source": {"parquet": {"paths": [str(source)], "columns": ["domain"]}},
+            "source": {"parquet": {"paths": [str(source)]}},
             "tokenizer": str(self.tokenizer / "tokenizer.json"),
             "stages": [{stage: dict(parameters), "max_drop": None}],
         }
@@ -93,9 +99,8 @@ class Work:
 
     def _learn_from(self, texts: pa.ChunkedArray, name: str, tokens: int, seed: int, keep: bool = False) -> dict[str, Any]:
         """Train the learner on so many tokens of texts, and judge it on every target."""
-        from curate.lm.train import train
-
         from curate import lm
+        from curate.lm.train import train
 
         plan, folder = self.plan, self.models / name
         order = np.random.default_rng(seed).permutation(len(texts))
@@ -110,6 +115,7 @@ class Work:
             window=plan.window,
             seed=seed,
             device="cpu",
+            threads=1,
             progress=False,
         )
         model = lm.load(str(folder), device="cpu", what="selection")
@@ -125,9 +131,7 @@ class Work:
 
     def _random(self, name: str, seed: int, times: float) -> dict[str, Any]:
         tokens = int(self.plan.tokens * times)
-        pool = self.corpus / "pool.parquet"
-        chosen = self._run("random", {"tokens": tokens + 2 * self.plan.window, "seed": seed}, pool, self.out / "runs" / name)
-        shutil.rmtree(self.out / "runs" / name)
+        chosen = self._drawn(tokens + 2 * self.plan.window, seed)
         return self._learn_from(chosen["text"], name, tokens, seed)
 
     def _learn(self, name: str, seed: int, target: str, method: str, tau: int) -> dict[str, Any]:
@@ -142,34 +146,31 @@ class Work:
     def _prior(self, name: str, seed: int) -> dict[str, Any]:
         """The prior of the neural pair: the learner's size, on random tokens of the whole pool."""
         tokens = int(self.plan.tokens * self.plan.prior_tokens)
-        pool = self.corpus / "pool.parquet"
-        chosen = self._run("random", {"tokens": tokens, "seed": 2000 + seed}, pool, self.out / "runs" / name)
-        shutil.rmtree(self.out / "runs" / name)
+        chosen = self._drawn(tokens, 2000 + seed)
         return self._learn_from(chosen["text"], name, tokens, 2000 + seed, keep=True)
 
-    def _stage(self, seed: int, target: str, method: str) -> tuple[str, dict[str, Any], str]:
-        """(stage, its parameters but for tau, the column of its score) of a method."""
+    def _stage(self, seed: int, target: str, method: str) -> tuple[str, dict[str, Any]]:
+        """(stage, its parameters but for tau) of a method."""
         wanted = str(self.corpus / f"target-{target}.parquet")
         common = {"tokens": self.plan.tokens, "seed": seed}
-        ngram = {"target": wanted, "models": "ngram", **common}
         if method == "dsir":
-            return "dsir", {"targets": wanted, **common}, "log_importance_weight"
-        if method == "conditional":
-            return "conditional_only", ngram, "conditional_score"
-        if method == "rho-down":
-            return "rho", {"mode": "down", **ngram}, "rho"
-        if method == "color-ngram":
-            return "color_filter", ngram, "color_score"
-        neural = {"target": wanted, "models": "1m", "prior": str(self.models / f"prior-{seed}"), **common}
-        return (
-            ("color_filter", neural, "color_score")
-            if method == "color-1m"
-            else ("conditional_only", neural, "conditional_score")
-        )
+            return "dsir", {"targets": wanted, **common}
+        common |= {"target": wanted, "training_seed": seed, "window": self.plan.window}
+        if method.endswith("-1m"):
+            common |= {"prior": str(self.models / f"prior-{seed}"), "device": "cpu"}
+        kind, _, models = method.partition("-")
+        if kind == "rho":
+            return "rho", {
+                "mode": "down",
+                "rounds": self.plan.rounds,
+                **({"start": "prior"} if models == "prior" else {}),
+                **common,
+            }
+        return {"conditional": "conditional_only", "color": "color_filter"}[kind], common
 
     def _select(self, name: str, seed: int, target: str, method: str) -> dict[str, Any]:
         """What a method keeps for each tau, one after the other in one run folder."""
-        stage, parameters, score = self._stage(seed, target, method)
+        stage, parameters = self._stage(seed, target, method)
         pool, folder = self.corpus / f"pool-{seed}.parquet", self.out / "runs" / name
         found: dict[str, Any] = {"tau": {}}
         for tau in sorted(self.plan.taus):
@@ -188,13 +189,11 @@ class Work:
         from curate.training.evaluate import auc
 
         dropped = self.last.drops(stage)
-        dropped = dropped.filter(pc.is_valid(dropped["_value"]))
         of = pq.read_table(pool, columns=["id", "domain"])
         scores = dict(zip(dropped["id"].to_pylist(), dropped["_value"].to_pylist(), strict=True))
-        scores |= dict(zip(kept["id"].to_pylist(), kept[score].to_pylist(), strict=True))
-        known = [
-            (d == target, scores[i]) for i, d in zip(of["id"].to_pylist(), of["domain"].to_pylist(), strict=True) if i in scores
-        ]
+        scores |= dict(zip(kept["id"].to_pylist(), _scores(stage, kept).tolist(), strict=True))
+        pairs = zip(of["id"].to_pylist(), of["domain"].to_pylist(), strict=True)
+        known = [(d == target, scores[i]) for i, d in pairs if scores.get(i) is not None and not math.isnan(scores[i])]
         truth, values = (np.array(v) for v in zip(*known, strict=True))
         found["auc"] = auc(truth.astype(bool), values.astype(np.float64))
         found["scored"] = len(known)
@@ -217,3 +216,10 @@ def _plain(training: Any) -> dict[str, Any]:
 def _domains(chosen: pa.Table) -> dict[str, int]:
     counts = chosen["domain"].value_counts().to_pylist()
     return {c["values"]: c["counts"] for c in sorted(counts, key=lambda c: -c["counts"])}
+
+
+def _scores(stage: str, kept: pa.Table) -> np.ndarray:
+    """What a stage has ordered by the documents that it kept (float64), out of its columns."""
+    if stage == "conditional_only":
+        return -kept["nll_conditional"].to_numpy() / kept["loss_tokens"].to_numpy()
+    return kept[{"dsir": "log_importance_weight", "rho": "rho", "color_filter": "color_score"}[stage]].to_numpy()

@@ -1,6 +1,6 @@
 """How much a small language model learns about a target from what each method selects, beside as many random tokens.
 
-    python benchmarks/selection.py --out DIR             # everything, over an hour on two cores; called again it goes on
+    python benchmarks/selection.py --out DIR             # everything, half an hour on two idle cores; called again it goes on
     python benchmarks/selection.py --quick --out DIR     # a look: one target, one seed, few tokens; some minutes
     python benchmarks/selection.py --show --out DIR      # the tables of what is there, without any work
 
@@ -20,13 +20,14 @@ are t intervals over seeds, at 95%; those of multipliers are of their logarithm.
 
 Methods:
 
-    random               the curve at n
-    dsir                 hashed unigrams and bigrams, with the stage's noise
-    conditional          the conditional model alone (n-gram)
-    rho-down             rounds with an n-gram learner that is trained on what was chosen so far, less the conditional model
-    color-ngram          CoLoR-Filter, n-gram models trained inside the run
-    color-1m             CoLoR-Filter, neural models of size 1m: prior on 8n random tokens, conditional fine-tuned from it
-    conditional-1m       the conditional model of that pair alone
+    random          the curve at n
+    dsir            hashed unigrams and bigrams, with the stage's noise
+    conditional     the conditional model alone (n-gram)
+    rho             RHO-down, n-gram: a learner trained on what was chosen so far, less the conditional model
+    rho-prior       the same, but the learner begins as the prior (not by default: --methods)
+    color-ngram     CoLoR-Filter, n-gram models trained inside the run
+    color-1m        CoLoR-Filter, models of size 1m: a prior of random tokens, a conditional fine-tuned from it in the run
+    conditional-1m  the conditional model of that pair alone (not by default: --methods)
 
 Every job writes a file of its own under OUT/jobs; results.json holds all of them.
 """
@@ -51,7 +52,7 @@ from _measure import table
 from _selection_fit import estimate, multiplier
 
 HERE = Path(__file__).resolve().parent
-METHODS = ("dsir", "conditional", "rho-down", "color-ngram", "color-1m", "conditional-1m")
+METHODS = ("dsir", "conditional", "rho", "color-ngram", "color-1m")
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,13 @@ class Plan:
     tokens: int = 1 << 17
     curve: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8)
     vocabulary: int = 4096
-    batch_tokens: int = 2048
-    lr: float = 3e-3
-    window: int = 512
+    batch_tokens: int = 512
+    lr: float = 4e-3
+    window: int = 256
+    rounds: int = 10
     target_bytes: int = 1 << 18
     test_bytes: int = 1 << 17
-    prior_tokens: float = 8  # of the neural pair, as a multiple of n
+    prior_tokens: float = 4  # of the neural pair, as a multiple of n
 
 
 QUICK = Plan(
@@ -256,7 +258,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where results go, and where a run goes on")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--targets", nargs="+")
-    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "rho-prior", "conditional-1m"])
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--taus", nargs="+", type=int)
     parser.add_argument("--tokens", type=int, help="n")

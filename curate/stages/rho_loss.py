@@ -52,9 +52,9 @@ class RhoLoss(GlobalStage):
 
     The corpus is divided into blocks by a hash of (seed, id), one for each step. `rho` brings this stage along and chooses by
     its columns; its docstring says what mode, target, texts, column, irreducible, current, start, models, rounds, sample,
-    folds, window and device are. Without `current` the learner is trained here on what is chosen at each step, so this stage
-    has to know how much that is: tau, keep, tokens, by and seed, which have to be those of `rho`; with `current` it does not
-    look at them.
+    folds, window, device and training_seed are. Without `current` the learner is trained here on what is chosen at each step,
+    so this stage has to know how much that is: tau, keep, tokens, by and seed, which have to be those of `rho`; with `current`
+    it does not look at them.
 
     Columns written: `loss_current`, `loss_irreducible` (float64: the sum of -ln p over the tokens of the document),
     `loss_tokens` (int32: how many these are), `step` (int32, from 1), and by windows `window_current`, `window_irreducible`
