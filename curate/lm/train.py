@@ -718,6 +718,8 @@ Bar = Callable[[int, int, float, float], None]
 
 
 class _Run:
+    """A training: what it needs from step to step, and what it leaves."""
+
     def __init__(
         self,
         asked: _Asked,
@@ -758,22 +760,30 @@ class _Run:
         fused = self._device.type in ("cpu", "cuda")
         return torch.optim.AdamW(groups, lr=self._plan.lr, betas=BETAS, eps=1e-8, fused=fused, foreach=None if fused else True)
 
-    def run(self, bar: Bar) -> Training:
+    @contextlib.contextmanager
+    def pooled(self) -> Iterator[None]:
+        """With the threads of a CPU."""
         import torch
 
-        if self._threads > 1 and self._model.apart:
-            with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
-                return self._run(bar)
         if not self._model.apart:
             torch.set_num_threads(self._threads)
-        return self._run(bar)
+        if self._threads == 1 or not self._model.apart:
+            yield
+            return
+        with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as self._pool:
+            yield
+        self._pool = None
+
+    def run(self, bar: Bar) -> Training:
+        with self.pooled():
+            return self._run(bar)
 
     def _run(self, bar: Bar) -> Training:
         first, began, saved = self._resume(), time.perf_counter(), time.perf_counter()
         plan, window = self._plan, self._asked.window
         look = 1 if self._device.type == "cpu" else 32  # a GPU is not to wait for us
         for step in range(first, plan.steps):
-            self._step(step)
+            self.step(step)
             if (step + 1) % look and step + 1 < plan.steps:
                 continue
             now = time.perf_counter()
@@ -792,7 +802,8 @@ class _Run:
         tokens = (plan.total - plan.seen(first)) * window
         return dataclasses.replace(found, seconds=seconds, tokens_per_second=tokens / max(seconds, 1e-9))
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """One step of the optimiser."""
         import torch
 
         plan, window = self._plan, self._asked.window
