@@ -184,12 +184,9 @@ def test_with_checkpoints_another_choice_scores_nothing_again(files: Path) -> No
 def test_rounds_on_disk_are_those_in_memory(files: Path) -> None:
     found = run(recipe(files, "b", target=files / "target.parquet", tau=4, rounds=3), files / "run", executor="inline")
     kept = pa.concat_tables(pq.read_table(p) for p in sorted((files / "run/output/data").glob("*.parquet")))
-    table = pool()
-    names = [f"{i}.parquet" for i in range(3) for _ in range(80)]
-    assert found.manifest.totals.documents == len(kept)
-    ids = set(kept["id"].to_pylist())
-    mine = Rho(target=str(files / "target.parquet"), tau=4, rounds=3)(table.append_column("file", pa.array(names))).kept
-    assert set(mine["id"].to_pylist()) == ids or len(ids) == len(mine)
+    assert found.manifest.totals.documents == len(kept) > 0
+    mine = Rho(target=str(files / "target.parquet"), tau=4, rounds=3)(pool()).kept
+    assert sorted(mine["id"].to_pylist()) == sorted(kept["id"].to_pylist())
 
 
 @pytest.mark.parametrize(
@@ -233,3 +230,11 @@ def test_models_with_different_tokens_cannot_be_compared(tmp_path: Path) -> None
         ngram.train([pa.array(texts(kind, 40))]).save(tmp_path / name)
     with pytest.raises(StageError, match="different tokens"):
         Rho(irreducible=str(tmp_path / "a"), current=str(tmp_path / "b"), tau=2)(pool())
+
+
+def test_transformers() -> None:
+    pytest.importorskip("transformers")
+    docs = pool(15)
+    kept = Rho(texts=TARGET * 2, tau=3, rounds=2, models="1m", start="prior", device="cpu", window=64)(docs).kept
+    assert set(kept["step"].to_pylist()) == {1, 2} and kept["rho"].null_count == 0
+    assert share(kept) > 0.6
