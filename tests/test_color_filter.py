@@ -75,7 +75,7 @@ def killed(folder: Path, every: int, first: int) -> dict[str, int]:
 
 
 def test_killed_before_a_file_operation(tmp_path):
-    killed(tmp_path, 150, 11)
+    killed(tmp_path, 400, 211)  # in the fit, and in the export
 
 
 @pytest.mark.slow

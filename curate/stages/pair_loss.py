@@ -57,14 +57,15 @@ class PairLoss(GlobalStage):
     or "150m" (the extra `lm`). The prior learns from a sample of the pool, and the conditional is made of it with the target:
     n-gram models by a mixture with one of the target, transformers by reading the target once with a new optimiser. sample:
     tokens of the pool that the prior learns from, documents of the lowest hash of (seed, id); 0: 20 million for n-gram models,
-    20 for each parameter of a transformer. prior, conditional: folders of models, or transformers by their name on the hub,
-    instead of trained ones; a prior alone is adapted to the target here. They need one tokenizer.
+    5 million for 1m, and 20 for each parameter of the others. prior, conditional: folders of models, or transformers by their
+    name on the hub, instead of trained ones; a prior alone is adapted to the target here. They need one tokenizer.
 
     folds: into so many parts the pool is divided by hash, each scored by a pair whose prior has not seen it; 0: 2 for n-gram
-    models, 1 for transformers. A model that has learned from a document is less surprised by it, and so the document looks as
-    though the target had nothing to add: an n-gram prior knows by heart what it has counted. score: "both", or "conditional"
-    where the prior is not asked for. window: tokens that are read at a time. device: `auto` (a GPU if there is one), `cpu`,
-    `cuda` or `mps`. seed: of the sample and of the training.
+    models, 1 for transformers. An n-gram prior knows by heart what it has counted, so that the target seems to have nothing to
+    add: with one fold and a sample of a quarter of the pool, one token in 16 was chosen with 4% of the wanted documents that
+    the prior had counted, and 77% of the others; with two folds it was 50% and 53%. score: "both", or "conditional" where the
+    prior is not asked for. window: tokens that are read at a time. device: `auto` (a GPU if there is one), `cpu`, `cuda` or
+    `mps`. seed: of the sample and of the training.
 
     prefix: before the names of the columns. Columns written: `nll_prior`, `nll_conditional` (float64: the sum of -ln p over the
     tokens of the document), `loss_tokens` (int32: how many these are), and by windows `window_prior`, `window_conditional`
