@@ -58,6 +58,10 @@ class Work:
         most = max(max(plan.taus) * SPARE, max(plan.curve)) * plan.tokens
         if counts["pool"] < most:
             raise SystemExit(f"the pool holds {counts['pool']:,} tokens, and {most:,.0f} are wanted: lower --tokens")
+        if plan.learner == "ngram":
+            from curate.lm import ngram
+
+            ngram.train(pool["text"].chunks).save(self.out / "units")
         return {"sizes": sizes, "tokens": counts}
 
     def _count(self, tokenizer: Any, documents: pa.Table) -> int:
@@ -100,9 +104,12 @@ class Work:
     def _learn_from(self, texts: pa.ChunkedArray, name: str, tokens: int, seed: int, keep: bool = False) -> dict[str, Any]:
         """Train the learner on so many tokens of texts, and judge it on every target."""
         from curate import lm
-        from curate.lm.train import train
 
         plan, folder = self.plan, self.models / name
+        if plan.learner == "ngram":
+            return self._learn_ngram(texts, tokens)
+        from curate.lm.train import train
+
         order = np.random.default_rng(seed).permutation(len(texts))
         done = train(
             texts.take(pa.array(order)).chunks,
@@ -119,15 +126,24 @@ class Work:
             progress=False,
         )
         model = lm.load(str(folder), device="cpu", what="selection")
-        losses, size = {}, {}
-        for target in plan.targets:
-            judged = pq.read_table(self.corpus / f"test-{target}.parquet")["text"].combine_chunks()
-            found = model.losses(judged, plan.window)
-            losses[target] = float(found.nll.sum() / found.tokens.sum())
-            size[target] = int(found.tokens.sum())
         if not keep:
             shutil.rmtree(folder)
-        return {"loss": losses, "judged_tokens": size, "tokens": tokens, "training": _plain(done)}
+        return {**self._judged(model), "tokens": tokens, "training": _plain(done)}
+
+    def _learn_ngram(self, texts: pa.ChunkedArray, tokens: int) -> dict[str, Any]:
+        """The same with an n-gram model, whose own tokens are those of one of the whole pool."""
+        from curate.lm import ngram
+
+        return {**self._judged(ngram.train(texts.chunks, units=ngram.load(self.out / "units"))), "tokens": tokens}
+
+    def _judged(self, model: Any) -> dict[str, Any]:
+        losses, size = {}, {}
+        for target in self.plan.targets:
+            judged = pq.read_table(self.corpus / f"test-{target}.parquet")["text"].combine_chunks()
+            found = model.losses(judged, self.plan.window)
+            losses[target] = float(found.nll.sum() / found.tokens.sum())
+            size[target] = int(found.tokens.sum())
+        return {"loss": losses, "judged_tokens": size}
 
     def _random(self, name: str, seed: int, times: float) -> dict[str, Any]:
         tokens = int(self.plan.tokens * times)

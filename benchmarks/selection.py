@@ -18,6 +18,8 @@ scale. It is never extrapolated: beyond the last point it is given as `>` that p
 The seed decides about the candidates, the training samples of the scoring models, their weights and the learner's. Intervals
 are t intervals over seeds, at 95%; those of multipliers are of their logarithm.
 
+`--learner ngram` judges by n-gram models of what was chosen instead: in minutes, with a larger n.
+
 Methods:
 
     random          the curve at n
@@ -66,6 +68,7 @@ class Plan:
     tokens: int = 1 << 17
     curve: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8)
     vocabulary: int = 4096
+    learner: str = "1m"
     batch_tokens: int = 512
     lr: float = 4e-3
     window: int = 256
@@ -262,13 +265,15 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--taus", nargs="+", type=int)
     parser.add_argument("--tokens", type=int, help="n")
+    parser.add_argument("--learner", choices=["1m", "ngram"], help="ngram: in minutes, and n can be larger")
+    parser.add_argument("--curve", nargs="+", type=float, help="token counts of random training, as multiples of n")
     parser.add_argument(
         "--workers", type=int, default=max(1, (os.cpu_count() or 1)), help="jobs beside each other, a core each"
     )
     parser.add_argument("--show", action="store_true", help="only the tables of what is there")
     parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
     args = parser.parse_args()
-    given = {name: getattr(args, name) for name in ("targets", "methods", "seeds", "taus", "tokens")}
+    given = {name: getattr(args, name) for name in ("targets", "methods", "seeds", "taus", "tokens", "learner", "curve")}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value}
     plan = replace(QUICK if args.quick else Plan(), **given)
     held = args.out / "plan.json"
