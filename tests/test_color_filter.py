@@ -75,13 +75,13 @@ def killed(folder: Path, every: int, first: int) -> dict[str, int]:
 
 
 def test_killed_before_a_file_operation(tmp_path):
-    killed(tmp_path, 400, 211)  # in the fit, and in the export
+    killed(tmp_path, 400, 211)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_killed_before_each_file_operation(tmp_path):
-    killed(tmp_path, 3, 1)
+    killed(tmp_path, 25, 1)
 
 
 BODY = """\

@@ -43,10 +43,11 @@ class ConditionalOnly(Selecting):
 
     Source: the baseline of CoLoR-Filter (Brandfonbrener et al. 2024, arXiv:2406.10670).
 
-    >>> docs = ["the cell divides and its nucleus divides", "buy now and win a free phone", "cells have a nucleus"] * 4
-    >>> kept = ConditionalOnly(texts=("the nucleus of the cell", "cells divide"), keep=0.67)(docs).kept
-    >>> sorted(set(kept["text"].to_pylist()))
-    ['cells have a nucleus', 'the cell divides and its nucleus divides']
+    >>> docs = [text for i in range(20) for text in (f"cell number {i} divides in the lab", f"buy phone number {i} now and win")]
+    >>> wanted = tuple(f"the cell divides in the lab, and cell {i} divides again" for i in range(4))
+    >>> kept = ConditionalOnly(texts=wanted, keep=0.15)(docs).kept
+    >>> len(kept), all(text.startswith("cell") for text in kept["text"].to_pylist())
+    (6, True)
     """
 
     code: ClassVar[str] = "conditional_only"

@@ -78,10 +78,11 @@ class PairLoss(GlobalStage):
 
     Source: CoLoR-Filter (Brandfonbrener et al. 2024, arXiv:2406.10670); folds are own.
 
-    >>> docs = ["the cell divides and its nucleus divides", "buy now and win a free phone", "cells have a nucleus"] * 4
-    >>> kept = PairLoss(texts=("the nucleus of the cell", "cells divide"))(docs).kept
+    >>> docs = [text for i in range(20) for text in (f"cell number {i} divides in the lab", f"buy phone number {i} now and win")]
+    >>> wanted = tuple(f"the cell divides in the lab, and cell {i} divides again" for i in range(4))
+    >>> kept = PairLoss(texts=wanted)(docs).kept
     >>> gain = [a - b for a, b in zip(kept["nll_prior"].to_pylist(), kept["nll_conditional"].to_pylist())]
-    >>> gain[0] > gain[1] < gain[2]
+    >>> all(cell > phone for cell, phone in zip(gain[::2], gain[1::2]))
     True
     """
 
