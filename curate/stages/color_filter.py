@@ -41,7 +41,7 @@ class ColorFilter(Selecting):
 
     Source: CoLoR-Filter (Brandfonbrener et al. 2024, arXiv:2406.10670), which chooses by windows of 512 tokens.
 
-    >>> docs = [text for i in range(20) for text in (f"cell number {i} divides in the lab", f"buy phone number {i} and win")]
+    >>> docs = [t for i in range(20) for t in (f"cell number {i} divides in the lab", f"buy phone number {i} now and win")]
     >>> wanted = tuple(f"the cell divides in the lab, and cell {i} divides again" for i in range(4))
     >>> kept = ColorFilter(texts=wanted, keep=0.15)(docs).kept
     >>> len(kept), all(text.startswith("cell") for text in kept["text"].to_pylist())

@@ -78,7 +78,7 @@ class PairLoss(GlobalStage):
 
     Source: CoLoR-Filter (Brandfonbrener et al. 2024, arXiv:2406.10670); folds are own.
 
-    >>> docs = [text for i in range(20) for text in (f"cell number {i} divides in the lab", f"buy phone number {i} and win")]
+    >>> docs = [t for i in range(20) for t in (f"cell number {i} divides in the lab", f"buy phone number {i} now and win")]
     >>> wanted = tuple(f"the cell divides in the lab, and cell {i} divides again" for i in range(4))
     >>> kept = PairLoss(texts=wanted)(docs).kept
     >>> gain = [a - b for a, b in zip(kept["nll_prior"].to_pylist(), kept["nll_conditional"].to_pylist())]
