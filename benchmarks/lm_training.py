@@ -138,7 +138,7 @@ def corpus(args: argparse.Namespace, folder: Path) -> None:
     """Random tokens as `pack` writes texts, enough for all steps."""
     import numpy as np
 
-    from curate.lm.train import ABOUT, TOKENS
+    from curate.lm.packed import ABOUT, TOKENS
     from curate.storage import write_json
 
     count = args.batch * args.steps * (args.repeats + 1) + 1

@@ -23,8 +23,9 @@ from click.testing import CliRunner
 from curate import cli, lm
 from curate.errors import RecipeError, SourceError, StageError
 from curate.lm import train as training
+from curate.lm.packed import Packed, pack
 from curate.lm.tokenizer import train_tokenizer
-from curate.lm.train import SIZES, Packed, evaluate_loss, pack, train
+from curate.lm.train import SIZES, evaluate_loss, train
 
 torch = pytest.importorskip("torch", reason="training needs the extra `lm`")
 transformers = pytest.importorskip("transformers", reason="training needs the extra `lm`")
@@ -240,7 +241,7 @@ def test_same_texts_same_bytes(reader: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     assert run("cut", cut, threads=3) == whole
     assert torch.get_num_threads() == before
-    assert run("given", [pa.array(TEXTS)], tokenizer=reader) == whole
+    assert run("given", pa.chunked_array([TEXTS[:5], TEXTS[5:]]), tokenizer=reader) == whole
     assert run("seed", [pa.array(TEXTS)], seed=1)["model.safetensors"] != whole["model.safetensors"]
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["cut", "given", "seed", "whole"]
 
@@ -264,7 +265,7 @@ training.UNIT["cpu"] = 64
 import pyarrow as pa
 import tiny_models
 training.train(
-    (pa.array([text]) for text in tiny_models.texts(120)), sys.argv[1], epochs=2, vocabulary=300, checkpoint_every=0,
+    (pa.array([text]) for text in tiny_models.texts(120)), sys.argv[1], epochs=0.5, vocabulary=300, checkpoint_every=0,
     window=32, batch_tokens=128, device="cpu", progress=False,
 )
 """
@@ -296,7 +297,7 @@ def test_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def texts() -> Iterator[pa.Array]:
         return (pa.array([text]) for text in TEXTS)
 
-    more: dict[str, Any] = {**SMALL, "epochs": 2, "vocabulary": 300}
+    more: dict[str, Any] = {**SMALL, "epochs": 0.5, "vocabulary": 300}
     train(texts(), tmp_path / "whole", **more)
     last = killed_after(tmp_path / "killed", 3)
     steps = []
@@ -462,7 +463,7 @@ def test_start_that_does_not_fit(packed: Path, reader: Path, tmp_path: Path) -> 
     train_tokenizer([pa.array(TEXTS)], small, vocabulary=310)
     with pytest.raises(RecipeError, match="knows 300 tokens and its tokenizer has 310"):
         train(texts, tmp_path / "new", start=small, **SMALL)
-    with pytest.raises(RecipeError, match=r"nowhere has no tokenizer\.json"):
+    with pytest.raises(RecipeError, match=r"no such model: .*nowhere"):
         train(texts, tmp_path / "new", start=tmp_path / "nowhere", **SMALL)
     config = json.loads((reader / "tokenizer.json").read_text())
     config["added_tokens"], config["model"]["vocab"] = [], {"<x>": 0} | {k: v for k, v in config["model"]["vocab"].items() if v}

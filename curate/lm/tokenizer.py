@@ -23,6 +23,7 @@ from curate.langid import spans
 
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
+FILES = (FILE, CONFIG)
 SEPARATOR = "<|endoftext|>"
 FEWEST = 257  # one for each byte, and the separator
 MOST = 1 << 20

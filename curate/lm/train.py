@@ -33,9 +33,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate import encoders, reference, storage
-from curate.errors import RecipeError, SourceError, StageError, did_you_mean
-from curate.langid import spans
-from curate.lm import WINDOW, tokenizer
+from curate.errors import RecipeError, StageError, did_you_mean
+from curate.lm import WINDOW
+from curate.lm.packed import Packed, kept
+from curate.lm.tokenizer import FILES, read
 from curate.stage import Task
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from curate.lm.llama import Shape
 
 JSON = "training.json"
-TOKENS, ABOUT = "tokens.npy", "tokens.json"
 CHECKPOINT = "checkpoint.safetensors"
 SCHEDULES = ("cosine", "wsd")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -102,38 +102,6 @@ class Training:
     tokens_per_second: float = 0.0
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Texts as one row of tokens on disk, with their tokenizer.
-
-    texts: digest of what it was made of. separator: the token before each document, which counts among the `tokens`.
-    """
-
-    folder: Path
-    tokens: int
-    documents: int
-    separator: int
-    vocabulary: int
-    tokenizer: str
-    texts: str
-
-    def read(self) -> np.ndarray:
-        """uint16 or uint32 (tokens), as a view of the file."""
-        return np.load(self.folder / TOKENS, mmap_mode="r", allow_pickle=False)
-
-    @classmethod
-    def open(cls, folder: Path) -> Packed:
-        """Raises SourceError where there are none."""
-        try:
-            held = storage.read_json(folder / ABOUT)
-            found = cls(folder, **{field.name: held[field.name] for field in dataclasses.fields(cls) if field.name != "folder"})
-            if found.read().shape != (found.tokens,):
-                raise ValueError(f"{TOKENS} is of another length")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"lm: {folder} holds no packed tokens ({error})") from None
-        return found
-
-
 def train(
     texts: Iterable[pa.Array] | Path,
     folder: Path | str,
@@ -164,8 +132,8 @@ def train(
     Called again after it was killed, it goes on; called again after it was done, with the same texts and parameters, it returns
     what is there.
 
-    texts: string arrays, whose cuts do not matter, or the folder of `pack`. They are read more than once; an iterator, which
-    cannot be, is written to disk. size: of a new model, a Llama with tied embeddings and heads of 64:
+    texts: string arrays, whose cuts do not matter, or the folder of `packed.pack`. They are read more than once; an iterator,
+    which cannot be, is written to disk. size: of a new model, a Llama with tied embeddings and heads of 64:
 
     | size | hidden | layers | heads | MLP | parameters without embedding | embedding of 8,192 | batch | lr |
     |---|---|---|---|---|---|---|---|---|
@@ -201,11 +169,14 @@ def train(
     asked.check()
     encoders.require(("torch", "transformers", "safetensors"), "lm", "lm")
     folder = Path(folder)
+    start = None if start is None else encoders.folder_of(str(start), "lm")
+    if isinstance(texts, pa.Array | pa.ChunkedArray):
+        texts = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
     work = folder.with_name(f"{folder.name}.training")
     if folder.exists() and not (folder / JSON).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RecipeError(f"{folder} is there and holds no model of a training: name another folder")
     try:
-        packed = Packed.open(texts) if isinstance(texts, Path) else _packed(texts, work, tokenizer, start, vocabulary)
+        packed = Packed.open(texts) if isinstance(texts, Path) else kept(texts, work, tokenizer or start, vocabulary)
         known = _identity(asked, packed, tokenizer, start)
         if (found := _done(folder, known)) is None:
             with _alone(asked) as where, _shown(sys.stderr.isatty() if progress is None else progress) as bar:
@@ -264,123 +235,6 @@ def evaluate_loss(
         found = loaded.losses(array, window)
         nll, count = nll + float(found.nll.sum()), count + int(found.tokens.sum())
     return nll, count
-
-
-# --------------------------------------------------------------------------------------------- packing
-
-
-def pack(texts: Iterable[pa.Array], folder: Path | str, tokenizer: Path | str, digest: str | None = None) -> Packed:
-    """Write texts as one row of tokens, the separator before each document that has any, and the tokenizer beside it.
-
-    texts: string arrays; memory follows one of them. tokenizer: a folder. digest: of the texts, if it is known.
-    Raises RecipeError: no text, or a tokenizer without a token that could stand between documents.
-    """
-    from curate.lm.tokenizer import CONFIG, FILE, read
-
-    folder, reader = Path(folder), read(tokenizer, "lm")
-    if reader.separator is None:
-        raise RecipeError(f"lm: {tokenizer} has no token to stand between documents: set eos_token in its {CONFIG}")
-    kind, count, documents, hashed = np.uint16 if reader.vocabulary <= 1 << 16 else np.uint32, 0, 0, _Digest()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ABOUT).unlink(missing_ok=True)
-    with storage.atomic(folder / TOKENS) as path, path.open("wb") as stream:
-        stream.write(bytes(_HEADER))
-        for array in texts:
-            hashed.add(array)
-            ids, bounds = reader.ids(array)
-            there = np.flatnonzero(np.diff(bounds))
-            row = np.insert(ids, bounds[there], reader.separator).astype(kind)
-            stream.write(row.data)
-            count, documents = count + len(row), documents + len(there)
-        if not documents:
-            raise RecipeError("lm: there is no text to train on: every document is empty")
-        stream.write(np.array([reader.separator], kind).data)
-        stream.seek(0)
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (count + 1,)}
-        )
-        if stream.tell() != _HEADER:
-            raise StageError(f"lm: the header of {TOKENS} has {stream.tell()} bytes instead of {_HEADER}")
-    for name in (FILE, CONFIG):
-        if (Path(tokenizer) / name).is_file():
-            storage.write_bytes(folder / name, (Path(tokenizer) / name).read_bytes())
-    found = Packed(
-        folder, count + 1, documents, reader.separator, reader.vocabulary, reader.digest, digest or hashed.hexdigest()
-    )
-    storage.write_json(folder / ABOUT, {k: v for k, v in dataclasses.asdict(found).items() if k != "folder"})
-    return found
-
-
-_HEADER = 128  # bytes: NumPy leaves room in it for lengths of any number of digits
-
-
-class _Digest:
-    """Of texts, however they are cut into arrays."""
-
-    def __init__(self) -> None:
-        self._lengths, self._bytes = hashlib.sha256(), hashlib.sha256()
-
-    def add(self, texts: pa.Array) -> None:
-        starts, ends, data = spans(texts)
-        self._lengths.update((ends - starts).data)
-        if texts.null_count:  # what lies behind a null is anything
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-                self._bytes.update(data[start:end].data)
-        elif len(starts):
-            self._bytes.update(data[starts[0] : ends[-1]].data)
-
-    def hexdigest(self) -> str:
-        return hashlib.sha256(self._lengths.digest() + self._bytes.digest()).hexdigest()
-
-
-def _packed(
-    texts: Iterable[pa.Array], work: Path, given: Path | str | None, start: Path | str | None, vocabulary: int
-) -> Packed:
-    """The texts as tokens in the working folder: those that are there, if they were made of the same."""
-    work.mkdir(parents=True, exist_ok=True)
-    storage.remove_temporaries(work)
-    if iter(texts) is texts:
-        texts = _spooled(texts, work / "texts.arrow")
-    hashed = _Digest()
-    for array in texts:
-        hashed.add(array)
-    digest, folder = hashed.hexdigest(), given or start
-    if folder is None:
-        folder = work / "tokenizer"
-        made = {"texts": digest, "vocabulary": vocabulary}
-        if not (folder / "made.json").is_file() or storage.read_json(folder / "made.json") != made:
-            shutil.rmtree(folder, ignore_errors=True)
-            tokenizer.train_tokenizer(texts, folder, vocabulary=vocabulary)
-            storage.write_json(folder / "made.json", made)
-    reader = tokenizer.read(folder, "lm")
-    held = work / "tokens"
-    if (held / ABOUT).is_file():
-        with contextlib.suppress(SourceError):
-            found = Packed.open(held)
-            if (found.texts, found.tokenizer, found.separator) == (digest, reader.digest, reader.separator):
-                return found
-    return pack(texts, held, folder, digest)
-
-
-def _spooled(texts: Iterable[pa.Array], path: Path) -> _Spool:
-    """Texts that can be read but once, in a file that can be read again."""
-    with storage.atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        schema = pa.schema({"text": pa.large_string()})
-        with pa.ipc.new_file(sink, schema) as writer:
-            for array in texts:
-                writer.write_batch(pa.record_batch([array.cast(pa.large_string())], schema=schema))
-    return _Spool(path)
-
-
-@dataclass(frozen=True)
-class _Spool:
-    path: Path
-
-    def __iter__(self) -> Iterator[pa.Array]:
-        with pa.memory_map(str(self.path)) as source:
-            reader = pa.ipc.open_file(source)
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i)["text"]
 
 
 # --------------------------------------------------------------------------------------------- what is asked
@@ -495,7 +349,7 @@ def _identity(asked: _Asked, packed: Packed, given: Path | str | None, start: Pa
     """All that decides the model. Raises RecipeError for a tokenizer that is not the one of `start` or of the tokens."""
     named = [(start, "start"), (given, "tokenizer")]
     for folder, name in named:
-        if folder is not None and tokenizer.read(folder, "lm").digest != packed.tokenizer:
+        if folder is not None and read(folder, "lm").digest != packed.tokenizer:
             other = f"tokenizer {given}" if given is not None and name == "start" else "packed tokens"
             raise RecipeError(f"lm: {name} {folder} has another tokenizer than the {other}: leave `tokenizer` out")
     left_out = {"checkpoint_every", "device", "threads", "vocabulary", "weights"}
@@ -526,7 +380,7 @@ def _alone(asked: _Asked) -> Iterator[tuple[Any, Any]]:
 
     device = encoders.device_of(asked.device)
     dtype = getattr(torch, asked.dtype) if asked.dtype != "auto" else encoders.dtype_of(device)
-    before, mode = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    before = torch.get_num_threads()
     strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if device == "cpu":
         torch.set_num_threads(1)  # how a sum is cut among threads would show in its last bits
@@ -538,7 +392,6 @@ def _alone(asked: _Asked) -> Iterator[tuple[Any, Any]]:
             yield torch.device(device), dtype
     finally:
         torch.set_num_threads(before)
-        torch.set_float32_matmul_precision(mode)
         torch.use_deterministic_algorithms(strict, warn_only=warned)
 
 
@@ -933,8 +786,6 @@ class _Run:
         import transformers
         from safetensors.torch import save_file
 
-        from curate.lm.tokenizer import CONFIG, FILE
-
         plan, window = self._plan, self._asked.window
         config, weights = self._model.state()
         parameters, embedding = self._model.counts()
@@ -951,7 +802,7 @@ class _Run:
             config.save_pretrained(temporary)
             held = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
             save_file(held, temporary / "model.safetensors", metadata={"format": "pt"})
-            for name in (FILE, CONFIG):
+            for name in FILES:
                 if (self._packed.folder / name).is_file():
                     shutil.copyfile(self._packed.folder / name, temporary / name)
             storage.write_json(temporary / JSON, about | {"identity": self._known})
