@@ -26,7 +26,6 @@ import functools
 import hashlib
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ import pyarrow.compute as pc
 
 from curate import models, storage
 from curate.errors import MissingExtra, RecipeError, SourceError, did_you_mean
-from curate.storage import TEMPORARY, canonical, remove_tree, write_json
+from curate.storage import atomic_folder, canonical, write_json
 
 if TYPE_CHECKING:
     from curate.fasttext import Model
@@ -588,10 +587,7 @@ def save(
     what = About.of(orjson.loads(orjson.dumps(raw, option=orjson.OPT_SERIALIZE_NUMPY)), f"{folder}/{JSON}")
     if (what.kind == "fasttext") != (model is not None) or (what.kind == "linear") != (head is not None):
         raise SourceError(f"{folder}: a fasttext classifier needs a model, a linear one a head, and neither both")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
-    new.mkdir()
-    try:
+    with atomic_folder(folder) as new:
         write_json(new / JSON, orjson.loads(orjson.dumps(raw, option=orjson.OPT_SERIALIZE_NUMPY)))
         if model is not None:
             suffix = Path(model).suffix
@@ -605,11 +601,6 @@ def save(
         if card is not None:
             (new / "card.md").write_text(card, encoding="utf-8")
         load(new)  # what cannot be read back does not take the place of what can
-        remove_tree(folder)
-        new.rename(folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
     return folder
 
 
@@ -662,15 +653,9 @@ def _from_url(url: str) -> str:
         target = folder / name if bare else folder
         if target.exists():
             return str(target)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
-        new.mkdir()
-        try:
+        with atomic_folder(folder, replace=False) as new:
             for file in [name] if bare else _remote_files(fs, path, new):
                 fs.get_file(path if bare else f"{path}/{file}", str(new / file))
-            _in_place(new, folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
     except RecipeError:
         raise
     except Exception as error:  # each file system has its own; of the chain only the words: an address may hold a password
@@ -678,14 +663,6 @@ def _from_url(url: str) -> str:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         raise RecipeError(f"no classifier can be read from {shown}: {why}") from None
     return str(target)
-
-
-def _in_place(new: Path, folder: Path) -> None:
-    try:
-        new.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another process was quicker, with the same bytes
-            raise
 
 
 def _remote_files(fs: Any, path: str, new: Path) -> Iterator[str]:

@@ -41,6 +41,29 @@ def atomic(path: Path | str) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def atomic_folder(folder: Path | str, *, replace: bool = True) -> Iterator[Path]:
+    """An empty temporary folder beside `folder` that takes its place when the block ends well, and goes when it does not.
+
+    replace: in place of what is there; else what is there stays, for readers that have it open.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if replace:
+            remove_tree(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a small file at once."""
     with atomic(path) as temporary:

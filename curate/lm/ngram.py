@@ -21,8 +21,6 @@ counts over data streams.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ import xxhash
 from curate.errors import RecipeError, SourceError
 from curate.langid import spans
 from curate.lm import WINDOW, Losses, TokenLosses
-from curate.storage import TEMPORARY, read_json, remove_tree, write_json
+from curate.storage import atomic_folder, read_json, write_json
 
 FORMAT = 1
 JSON, WORDS = "ngram.json", "words.npz"
@@ -217,10 +215,7 @@ class NGram:
     def save(self, folder: Path) -> Path:
         """Write the model as a folder, all of it at once, in place of what was there. The same model is the same bytes."""
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
-        new.mkdir()
-        try:
+        with atomic_folder(folder) as new:
             parts = [
                 {"file": f"table-{i}.npz", "weight": weight, "order": table.order, "tokens": table.tokens}
                 for i, (table, weight) in enumerate(zip(self.tables, self.weights, strict=True))
@@ -230,11 +225,6 @@ class NGram:
             np.savez(new / WORDS, letters=self.units.letters, bounds=self.units.bounds)
             for part, table in zip(parts, self.tables, strict=True):
                 np.savez(new / str(part["file"]), unigrams=table.unigrams, slots=table.slots)
-            remove_tree(folder)
-            new.rename(folder)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
         return folder
 
 

@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import tempfile
-import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 from curate import reference
 from curate.errors import MissingExtra, RecipeError, StageError, did_you_mean
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.storage import TEMPORARY, read_json, read_table, remove_tree, write_bytes, write_json, write_table
+from curate.storage import atomic_folder, read_json, read_table, write_bytes, write_json, write_table
 
 if TYPE_CHECKING:
     from curate.classify import Classifier
@@ -416,10 +415,8 @@ def _keep(stage: Propagate, task: Task, made: Path) -> None:
         name = re.sub(r"[^\w.-]+", "_", head).lstrip(".") or "head"
         name = name if name not in names else f"{name}-{number}"
         names.add(name)
-        temporary = kept / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
-        shutil.copytree(made / f"{number:03d}", temporary)
-        remove_tree(kept / name)
-        temporary.rename(kept / name)
+        with atomic_folder(kept / name) as new:
+            shutil.copytree(made / f"{number:03d}", new, dirs_exist_ok=True)
 
 
 def _load(state: Path) -> tuple[list[tuple[str, int]], dict[str, Classifier]]:
