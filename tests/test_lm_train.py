@@ -426,6 +426,27 @@ def test_what_is_asked_wrongly(packed: Path, tmp_path: Path, given: dict[str, An
     assert not (tmp_path / "model").exists()
 
 
+@dataclasses.dataclass(frozen=True)
+class Wrong:
+    given: tuple[float, ...]
+
+    def __call__(self, losses: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return np.array(self.given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((1.0,), r"an array of shape \(1,\) for 4 rows"),
+        ((1.0, 1.0, float("nan"), 1.0), "weights gave nan for a row"),
+        ((1.0, -0.5, 1.0, 1.0), "weights gave -0.5 for a row"),
+    ],
+)
+def test_weights_that_make_no_sense(packed: Path, tmp_path: Path, given: tuple[float, ...], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        train(packed, tmp_path / "model", weights=Wrong(given), **SMALL)
+
+
 def test_no_text(reader: Path, tmp_path: Path) -> None:
     for more in ({}, {"tokenizer": reader}):
         for texts in ([], [pa.array([None, ""], pa.string())]):

@@ -260,7 +260,8 @@ class Llama:
         cos, sin = rotary(shape, window, device)
         self._written = device.type == "cpu"
         self._turns = (cos.to(dtype), sin.to(dtype)) if self._written else (cos, sin)
-        self._hidden = self._by_hand if self._written else torch.compile(self._by_torch, dynamic=False)
+        whole = torch.compile(self._by_torch, dynamic=False) if device.type == "cuda" else self._by_torch
+        self._hidden = self._by_hand if self._written else whole
 
     def losses(self, inputs: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         """float32 (rows * window): -ln p of each target; the gradient is of their sum, each times its `scale`.

@@ -22,7 +22,7 @@ from curate.errors import RecipeError, SourceError, StageError
 from curate.langid import spans
 from curate.lm import tokenizer
 
-TOKENS, ABOUT = "tokens.npy", "tokens.json"
+TOKENS, ABOUT, SPOOL = "tokens.npy", "tokens.json", "texts.arrow"
 _HEADER = 128  # bytes: NumPy leaves room in it for lengths of any number of digits
 
 
@@ -125,7 +125,7 @@ def kept(texts: Iterable[pa.Array], work: Path, given: Path | str | None, vocabu
     work.mkdir(parents=True, exist_ok=True)
     storage.remove_temporaries(work)
     if iter(texts) is texts:
-        texts = _spooled(texts, work / "texts.arrow")
+        texts = _spooled(texts, work / SPOOL)
     hashed = _Digest()
     for array in texts:
         hashed.add(array)
@@ -138,13 +138,14 @@ def kept(texts: Iterable[pa.Array], work: Path, given: Path | str | None, vocabu
             tokenizer.train_tokenizer(texts, folder, vocabulary=vocabulary)
             storage.write_json(folder / "made.json", made)
     reader = tokenizer.read(folder, "lm")
-    held = work / "tokens"
+    held, found = work / "tokens", None
     if (held / ABOUT).is_file():
         with contextlib.suppress(SourceError):
             found = Packed.open(held)
-            if (found.texts, found.tokenizer, found.separator) == (digest, reader.digest, reader.separator):
-                return found
-    return pack(texts, held, folder, digest)
+    if found is None or (found.texts, found.tokenizer, found.separator) != (digest, reader.digest, reader.separator):
+        found = pack(texts, held, folder, digest)
+    (work / SPOOL).unlink(missing_ok=True)
+    return found
 
 
 def _spooled(texts: Iterable[pa.Array], path: Path) -> _Spool:

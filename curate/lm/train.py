@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import inspect
 import itertools
 import math
+import multiprocessing
 import os
 import shutil
 import sys
@@ -152,7 +154,7 @@ def train(
     device, dtype: `auto` takes a GPU where there is one and computes in bfloat16 there, in float32 elsewhere. threads: on a
     CPU; None: as many as there are cores. Each takes a stretch of 1,024 tokens, so how many there are changes nothing in the
     result (other than with a `start` that is no plain Llama, where they share in each product).
-    checkpoint_every: seconds; 0 after each step. progress: a bar on stderr; None: if that is a terminal.
+    checkpoint_every: seconds; 0 after each step. progress: a bar on stderr; None: if that is a terminal, and this no worker.
     weights: a function, which has to be a dataclass so that it has an identity, of the losses (float64, nats per token of each
     row of a step) and the numbers of the rows (int64) to what each row counts for, 1 being what it does without; the step then
     reduces the mean of weight times loss.
@@ -173,13 +175,15 @@ def train(
     if isinstance(texts, pa.Array | pa.ChunkedArray):
         texts = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
     work = folder.with_name(f"{folder.name}.training")
+    for left in folder.parent.glob(f"{storage.TEMPORARY}*-{glob.escape(folder.name)}"):  # by one that was killed at the end
+        shutil.rmtree(left, ignore_errors=True)
     if folder.exists() and not (folder / JSON).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RecipeError(f"{folder} is there and holds no model of a training: name another folder")
     try:
         packed = Packed.open(texts) if isinstance(texts, Path) else kept(texts, work, tokenizer or start, vocabulary)
         known = _identity(asked, packed, tokenizer, start)
         if (found := _done(folder, known)) is None:
-            with _alone(asked) as where, _shown(sys.stderr.isatty() if progress is None else progress) as bar:
+            with _alone(asked) as where, _shown(_watched() if progress is None else progress) as bar:
                 found = _Run(asked, packed, start, folder, work, known, *where).run(bar)
     except RecipeError:
         if not (work / CHECKPOINT).is_file():
@@ -269,7 +273,7 @@ class _Asked:
             ("device", self.device, encoders.DEVICES),
             ("dtype", self.dtype, DTYPES),
         ):
-            if word not in known:
+            if not isinstance(word, str) or word not in known:
                 raise RecipeError(f"lm: there is no {named} {word!r}{did_you_mean(str(word), known)}")
         if self.tokens is not None and self.epochs is not None:
             raise RecipeError("lm: give tokens or epochs, not both")
@@ -667,6 +671,8 @@ class _Run:
             given = np.asarray(self._asked.weights(each.double().cpu().numpy(), rows), np.float64)
             if given.shape != rows.shape:
                 raise RecipeError(f"lm: weights gave an array of shape {given.shape} for {len(rows)} rows: one each is wanted")
+            if not (np.isfinite(given) & (given >= 0)).all():
+                raise RecipeError(f"lm: weights gave {given.min()} for a row: a number of at least 0 is wanted")
             counts = counts * given
         self._model.gradient.zero_()
         total = torch.zeros((), device=self._device)
@@ -812,6 +818,10 @@ class _Run:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return made
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty() and multiprocessing.parent_process() is None
 
 
 def _curve(losses: np.ndarray, plan: _Plan, window: int) -> list[dict[str, Any]]:
