@@ -148,7 +148,7 @@ class PairLoss(GlobalStage):
     def bound(self, columns: Collection[str]) -> Stage:
         if self.trains and not self.paths and not self.texts:  # only now, so that a recipe can leave them to those who run it
             raise RecipeError("pair_loss: give `target`, files of texts like those that are wanted, or `texts`")
-        kinds = {lm.kind(model) for model in self.given} | ({_kind(self.models)} if self.trains else set())
+        kinds = {lm.kind(model) for model in self.given} | ({_kind(self.models)} if self.trains and not self.prior else set())
         if len(kinds) > 1:
             raise RecipeError(
                 "pair_loss: an n-gram model and a transformer cannot be compared: give `prior` and `conditional` of one kind"
