@@ -1,6 +1,6 @@
 """How fast small language models are trained, beside a plain loop over transformers, and against the matmul peak.
 
-    python benchmarks/lm_training.py [--size 1m] [--vocabulary 4096] [--window 512] [--batch 4096] [--threads 1,all]
+    python benchmarks/lm_training.py [--size 1m] [--vocabulary 4096] [--window 512] [--batch 2048] [--threads 1,all]
                                      [--device cpu] [--dtype float32,bfloat16] [--steps 3] [--repeats 5] [--check]
     python benchmarks/lm_training.py --size 150m --batch 131072 --device cuda --steps 20
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--size", default="1m")
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=4096, help="tokens of a step")
+    parser.add_argument("--batch", type=int, default=2048, help="tokens of a step")
     parser.add_argument("--threads", default="1,all", help="on a CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", help="float32 on a CPU, bfloat16 on a GPU")

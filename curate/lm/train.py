@@ -77,7 +77,7 @@ class Size:
 
 
 SIZES = {
-    "1m": Size(128, 4, 2, 512, 4e-3, 4096),
+    "1m": Size(128, 4, 2, 512, 4e-3, 2048),
     "10m": Size(384, 6, 6, 1024, 2e-3, 16_384),
     "60m": Size(640, 12, 10, 1792, 1e-3, 65_536),
     "150m": Size(1024, 12, 16, 2752, 1e-3, 131_072),
@@ -139,7 +139,7 @@ def train(
 
     | size | hidden | layers | heads | MLP | parameters without embedding | embedding of 8,192 | batch | lr |
     |---|---|---|---|---|---|---|---|---|
-    | `1m` | 128 | 4 | 2 | 512 | 1,049,728 | 1,048,576 | 4,096 | 4e-3 |
+    | `1m` | 128 | 4 | 2 | 512 | 1,049,728 | 1,048,576 | 2,048 | 4e-3 |
     | `10m` | 384 | 6 | 6 | 1,024 | 10,621,824 | 3,145,728 | 16,384 | 2e-3 |
     | `60m` | 640 | 12 | 10 | 1,792 | 60,964,480 | 5,242,880 | 65,536 | 1e-3 |
     | `150m` | 1,024 | 12 | 16 | 2,752 | 151,806,976 | 8,388,608 | 131,072 | 1e-3 |
@@ -473,8 +473,8 @@ class _Plain(_Model):
         return self.flat.numel() - embedding, embedding
 
     def begin(self, seed: int) -> None:
-        """First weights: normal, matrices of a layer with the inverse root of their inputs as spread, those that end in the
-        residual smaller by the root of how many end there, the embedding with 0.02; norms 1."""
+        """First weights: normal, with the inverse root of the inputs as spread, so that a score begins with a spread of one;
+        those that end in the residual smaller by the root of how many end there; norms 1."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -483,7 +483,7 @@ class _Plain(_Model):
                 if weight.ndim < 2:
                     weight.fill_(1.0)
                     continue
-                spread = 0.02 if name in ("embed", "head") else weight.shape[1] ** -0.5
+                spread = weight.shape[1] ** -0.5
                 if name.endswith((".out", ".down")):
                     spread /= (2 * self._shape.layers) ** 0.5
                 weight.copy_(torch.randn(weight.shape, generator=generator) * spread)
