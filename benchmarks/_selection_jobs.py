@@ -122,6 +122,7 @@ class Work:
             window=plan.window,
             seed=seed,
             device="cpu",
+            dtype=plan.dtype,
             threads=1,
             progress=False,
         )

@@ -69,8 +69,9 @@ class Plan:
     curve: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8)
     vocabulary: int = 4096
     learner: str = "1m"
-    batch_tokens: int = 512
-    lr: float = 4e-3
+    batch_tokens: int = 1024
+    lr: float = 3e-3
+    dtype: str = "bfloat16"
     window: int = 256
     rounds: int = 10
     target_bytes: int = 1 << 18
