@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curate import ranks, reference
+from curate import lm, ranks, reference
 from curate.errors import RecipeError, SourceError, StageError
-from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
+from curate.lm import pair
+from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, operational, with_columns
 from curate.stages.quantile import ordered_bits
 from curate.storage import read_table
 
@@ -270,6 +271,57 @@ class Selecting(GlobalStage):
         found = np.zeros(len(which), bool)
         found[at] = ranks.before(keys, np.repeat(cut[:1], len(keys)))
         return found
+
+
+_HANDED = ("target", "texts", "column", "models", "prior", "conditional", "sample", "folds", "window", "device", "prefix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByPair(Selecting):
+    """A stage that chooses by what `pair_loss` writes, and brings it along as `<id>.losses` with the same parameters."""
+
+    score: ClassVar[Literal["both", "conditional"]] = "both"
+
+    # the fingerprint of `pair_loss`, which comes before that of this stage, knows what these decide
+    target: str | tuple[str, ...] = operational(())
+    texts: tuple[str, ...] = operational(())
+    column: str = operational("text")
+    models: str = operational(pair.NGRAM)
+    prior: str = operational("")
+    conditional: str = operational("")
+    sample: int = operational(0)
+    folds: int = operational(0)
+    window: int = operational(lm.WINDOW)
+    device: str = operational("auto")
+    training_seed: int = operational(42)
+    prefix: str = ""
+    scored: bool = False
+
+    def needs(self) -> Mapping[str, Stage]:
+        """What is missing is asked for here, in the name of the stage that people know of, and before anything is trained."""
+        if self.scored:
+            return {}
+        self.asked()
+        if not (self.target or self.texts or self.conditional):
+            raise RecipeError(f"{self.code}: give `target`, files of texts like those that are wanted, or `texts`")
+        from curate.stages.pair_loss import PairLoss
+
+        handed = {name: getattr(self, name) for name in _HANDED}
+        return {"losses": PairLoss(**handed, seed=self.training_seed, score=self.score)}
+
+    @property
+    def ends(self) -> str:
+        return self.prefix + ENDS
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Losses of documents and their tokens, and the same of windows, without `prefix`."""
+        models = ("prior", "conditional") if self.score == "both" else ("conditional",)
+        windows = (*(f"window_{model}" for model in models), "window_tokens") if self.by == "window" else ()
+        return (*(f"nll_{model}" for model in models), "loss_tokens", *windows)
+
+    def score_columns(self) -> tuple[str, ...]:
+        return tuple(self.prefix + name for name in self.columns)
 
 
 # --------------------------------------------------------------------------------------------- the steps of the fit

@@ -9,15 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate import lm
-from curate.lm import pair
-from curate.selection import ENDS, Selecting, flat, numbers, per_token
-from curate.stage import Stage, operational
-from curate.stages.pair_loss import brought_along
+from curate.selection import ByPair, flat, numbers, per_token
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColorFilter(Selecting):
+class ColorFilter(ByPair):
     """Keeps what a conditional language model, of a target, predicts better than the prior that it was made from.
 
     The score of a document, or of a window of it, is the mean over its tokens of what the prior loses, less that of the
@@ -53,32 +49,6 @@ class ColorFilter(Selecting):
         "texts": ("It was a bright cold day in April, and a clock struck thirteen.",),
         "tau": 2,
     }
-
-    # the fingerprint of `pair_loss`, which comes before that of this stage, knows what these decide
-    target: str | tuple[str, ...] = operational(())
-    texts: tuple[str, ...] = operational(())
-    column: str = operational("text")
-    models: str = operational(pair.NGRAM)
-    prior: str = operational("")
-    conditional: str = operational("")
-    sample: int = operational(0)
-    folds: int = operational(0)
-    window: int = operational(lm.WINDOW)
-    device: str = operational("auto")
-    training_seed: int = operational(42)
-    prefix: str = ""
-    scored: bool = False
-
-    def needs(self) -> Mapping[str, Stage]:
-        return {} if self.scored else {"losses": brought_along(self)}
-
-    @property
-    def ends(self) -> str:
-        return self.prefix + ENDS
-
-    def score_columns(self) -> tuple[str, ...]:
-        windows = ("window_prior", "window_conditional", "window_tokens") if self.by == "window" else ()
-        return tuple(self.prefix + name for name in ("nll_prior", "nll_conditional", "loss_tokens", *windows))
 
     def document_scores(self, batch: pa.RecordBatch) -> np.ndarray:
         prior, conditional, tokens = (numbers(batch[name]) for name in self.score_columns()[:3])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from curate import lm
-from curate.lm import pair
-from curate.selection import ENDS, Selecting, flat, numbers, per_token
-from curate.stage import Stage, operational
-from curate.stages.pair_loss import brought_along
+from curate.selection import ByPair, flat, numbers, per_token
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionalOnly(Selecting):
+class ConditionalOnly(ByPair):
     """Keeps what a language model of the target finds likely, whether or not it needed the target for that.
 
     The score of a document, or of a window of it, is the mean of ln p over its tokens under the conditional model. The stage
@@ -51,36 +46,11 @@ class ConditionalOnly(Selecting):
     """
 
     code: ClassVar[str] = "conditional_only"
+    score: ClassVar[Literal["both", "conditional"]] = "conditional"
     example: ClassVar[dict[str, Any]] = {
         "texts": ("It was a bright cold day in April, and a clock struck thirteen.",),
         "tau": 2,
     }
-
-    # the fingerprint of `pair_loss`, which comes before that of this stage, knows what these decide
-    target: str | tuple[str, ...] = operational(())
-    texts: tuple[str, ...] = operational(())
-    column: str = operational("text")
-    models: str = operational(pair.NGRAM)
-    prior: str = operational("")
-    conditional: str = operational("")
-    sample: int = operational(0)
-    folds: int = operational(0)
-    window: int = operational(lm.WINDOW)
-    device: str = operational("auto")
-    training_seed: int = operational(42)
-    prefix: str = ""
-    scored: bool = False
-
-    def needs(self) -> Mapping[str, Stage]:
-        return {} if self.scored else {"losses": brought_along(self, score="conditional")}
-
-    @property
-    def ends(self) -> str:
-        return self.prefix + ENDS
-
-    def score_columns(self) -> tuple[str, ...]:
-        windows = ("window_conditional", "window_tokens") if self.by == "window" else ()
-        return tuple(self.prefix + name for name in ("nll_conditional", "loss_tokens", *windows))
 
     def document_scores(self, batch: pa.RecordBatch) -> np.ndarray:
         loss, tokens = (numbers(batch[name]) for name in self.score_columns()[:2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,12 +23,11 @@ from curate.selection import hashes_of, target_files, target_texts
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.stages.loss import cached, check_model
 from curate.storage import (
-    TEMPORARY,
+    atomic_folder,
     canonical,
     read_json,
     read_partition,
     read_table,
-    remove_tree,
     write_partitioned,
     write_table,
 )
@@ -245,20 +243,6 @@ class PairLoss(GlobalStage):
         return {self.prefix + name: values for name, values in columns.items()}
 
 
-HANDED = ("target", "texts", "column", "models", "prior", "conditional", "sample", "folds", "window", "device", "prefix")
-
-
-def brought_along(stage: Any, **more: Any) -> PairLoss:
-    """The stage that writes losses for one that chooses by them and has the same parameters, and the seed as training_seed.
-
-    What is missing is asked for here, in the name of the stage that people know of, and before anything is trained.
-    """
-    stage.asked()
-    if not (stage.target or stage.texts or stage.conditional):
-        raise RecipeError(f"{stage.code}: give `target`, files of texts like those that are wanted, or `texts`")
-    return PairLoss(**{name: getattr(stage, name) for name in HANDED}, seed=stage.training_seed, **more)
-
-
 def _tokens_of(model: str) -> str:
     """Equal for models that cut texts into the same tokens, as far as that can be seen without loading them."""
     if lm.kind(model) == pair.NGRAM:
@@ -410,7 +394,8 @@ def _train(stage: PairLoss, task: Task) -> None:
         examples += pc.sum(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0)).as_py()
     if not examples:
         where = ", ".join((*stage.paths, *(repr(text) for text in stage.texts)))[:200]
-        raise StageError(f"pair_loss: the target holds no text ({where}): give files with texts")
+        found = "".join(f"; {n:,} {what}" for what, n in target.task.counters.items())
+        raise StageError(f"pair_loss: the target holds no text ({where}{found}): give files with texts")
     notes = [("texts of the target that the conditional model learned from", examples), *target.task.counters.items()]
     for part in range(stage.parts):
         sample = _Sample(stage, task, part)
@@ -452,10 +437,8 @@ def _keep(stage: PairLoss, task: Task) -> None:
             if not made.is_dir():
                 continue
             place = kept / (name if stage.parts == 1 else f"{name}-{part}")
-            temporary = kept / f"{TEMPORARY}{uuid.uuid4().hex}-{place.name}"
-            shutil.copytree(made, temporary, copy_function=_linked)
-            remove_tree(place)
-            temporary.rename(place)
+            with atomic_folder(place) as new:
+                shutil.copytree(made, new, copy_function=_linked, dirs_exist_ok=True)
 
 
 def _linked(source: str, target: str) -> None:
