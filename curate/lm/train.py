@@ -23,7 +23,6 @@ import os
 import shutil
 import sys
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -803,20 +802,14 @@ class _Run:
         about = {k: v for k, v in dataclasses.asdict(made).items() if k not in ("folder", "seconds", "tokens_per_second")}
         about |= {"left_over": (self._packed.tokens - 1) % window, "batch_tokens": plan.batch * window, "lr": plan.lr}
         about |= {"warmup": plan.warmup, "versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
-        temporary = self._folder.with_name(f"{storage.TEMPORARY}{uuid.uuid4().hex}-{self._folder.name}")
-        try:
-            config.save_pretrained(temporary)
+        with storage.atomic_folder(self._folder) as new:
+            config.save_pretrained(new)
             held = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-            save_file(held, temporary / "model.safetensors", metadata={"format": "pt"})
+            save_file(held, new / "model.safetensors", metadata={"format": "pt"})
             for name in FILES:
                 if (self._packed.folder / name).is_file():
-                    shutil.copyfile(self._packed.folder / name, temporary / name)
-            storage.write_json(temporary / JSON, about | {"identity": self._known})
-            if self._folder.exists():
-                storage.remove_tree(self._folder)
-            os.replace(temporary, self._folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                    shutil.copyfile(self._packed.folder / name, new / name)
+            storage.write_json(new / JSON, about | {"identity": self._known})
         return made
 
 
