@@ -1,6 +1,6 @@
 """How much a small language model learns about a target from what each method selects, beside as many random tokens.
 
-    python benchmarks/selection.py --out DIR             # everything, half an hour on two idle cores; called again it goes on
+    python benchmarks/selection.py --out DIR             # everything, an hour on two idle cores; called again it goes on
     python benchmarks/selection.py --quick --out DIR     # a look: one target, one seed, few tokens; some minutes
     python benchmarks/selection.py --show --out DIR      # the tables of what is there, without any work
 
