@@ -151,6 +151,14 @@ def test_a_prior_alone_is_adapted(models):
     assert alone["t_nll_conditional"].equals(given["nll_conditional"]) and "t_nll_prior" not in alone.column_names
 
 
+def test_a_transformer_alone_is_adapted(llamas):
+    table = pool(10)
+    found = PairLoss(prior=str(llamas[0]), texts=TARGET, window=16, device="cpu")(table).kept
+    both = PairLoss(prior=str(llamas[0]), conditional=str(llamas[1]), window=16, device="cpu")(table).kept
+    assert found["nll_prior"].equals(both["nll_prior"])
+    assert not found["nll_conditional"].equals(found["nll_prior"])
+
+
 def test_what_does_not_decide_leaves_the_fingerprint_alone(tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text('{"text": "the cell"}\n')
