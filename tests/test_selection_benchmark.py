@@ -61,7 +61,7 @@ def test_the_multiplier_of_a_power_law(exponent, scale, times):
         return scale * tokens**-exponent
 
     curve = {int(1000 * 2 ** (k / 16)): loss(int(1000 * 2 ** (k / 16))) for k in range(49)}
-    found = fit.multiplier({s: curve for s in (1, 2, 3)}, {s: loss(1000 * times) for s in (1, 2, 3)}, 1000)
+    found = fit.multiplier(dict.fromkeys((1, 2, 3), curve), {s: loss(1000 * times) for s in (1, 2, 3)}, 1000)
     assert found.mean == pytest.approx(times, rel=2e-3)
     assert found.low == pytest.approx(found.high) and found.side == "" and found.n == 3
 
