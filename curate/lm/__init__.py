@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 WINDOW = 512  # tokens, of CoLoR-Filter
+DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,8 @@ import pyarrow.compute as pc
 
 from curate import encoders
 from curate.errors import RecipeError, SourceError, StageError
-from curate.lm import WINDOW, Losses, TokenLosses
+from curate.lm import DTYPES, WINDOW, Losses, TokenLosses
 
-DTYPES = ("auto", "float32", "bfloat16")
 TOKENS = {"cpu": 512, "cuda": 32_768}  # in one block, at most
 PIECE = {"cpu": 1 << 20, "cuda": 1 << 28}  # bytes of scores that are there at a time
 QUERIES = 128  # places of a text whose attention is computed at a time on a CPU

@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from curate import encoders, reference, storage
 from curate.errors import RecipeError, StageError, did_you_mean
-from curate.lm import WINDOW
+from curate.lm import DTYPES, WINDOW
 from curate.lm.packed import Packed, kept
 from curate.lm.tokenizer import FILES, read
 from curate.stage import Task
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 JSON = "training.json"
 CHECKPOINT = "checkpoint.safetensors"
 SCHEDULES = ("cosine", "wsd")
-DTYPES = ("auto", "float32", "bfloat16")
 LAST = 0.1  # of the learning rate, at the end
 COOLING = 0.2  # of the steps, in which `wsd` goes there
 POINTS = 200  # of a loss curve, at most

@@ -17,7 +17,6 @@ from curate.errors import RecipeError
 from curate.stage import BatchFn, GlobalStage, Stage, Step, Task, with_columns
 
 NGRAM = "ngram"
-DTYPES = ("auto", "float32", "bfloat16")
 LONGEST = (1 << 16) - 1  # tokens of a window, which are stored in 16 bits
 MOST = 1 << 20  # tokens of a text that may be stored one by one
 
@@ -83,11 +82,9 @@ class Loss(GlobalStage):
             raise RecipeError("loss: reference is the name of a file or folder, and must not be empty")
         if (self.paths or self.texts) and NGRAM not in self.models.values():
             raise RecipeError("loss: `reference` and `texts` are what `model: ngram` is trained on; remove them, or name it")
-        if not 1 <= self.window <= LONGEST:
-            raise RecipeError(f"loss: window is {self.window}; give 1 to {LONGEST:,} tokens")
         if not 0 <= self.per_token <= MOST:
             raise RecipeError(f"loss: per_token is {self.per_token}; give 0 to {MOST:,} tokens")
-        check_how("loss", self.device, self.dtype)
+        check_how("loss", self.device, self.dtype, self.window)
         if not self.into or self.into.startswith("_") or self.into == "text":
             raise RecipeError(f"loss: into is {self.into!r}; name a column to be written, such as nll")
 
@@ -195,12 +192,14 @@ def lists(bounds: np.ndarray, values: np.ndarray, kind: pa.DataType, missing: np
 # --------------------------------------------------------------------------------------------- models of stages
 
 
-def check_how(stage: str, device: str, dtype: str) -> None:
-    """Raises RecipeError for a device or a precision that there is not."""
+def check_how(stage: str, device: str, dtype: str = "auto", window: int = lm.WINDOW) -> None:
+    """Raises RecipeError for a device or a precision that there is not, or a window whose length cannot be stored."""
     if device not in DEVICES:
         raise RecipeError(f"{stage}: device is {device!r}; it is one of {', '.join(DEVICES)}")
-    if dtype not in DTYPES:
-        raise RecipeError(f"{stage}: dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+    if dtype not in lm.DTYPES:
+        raise RecipeError(f"{stage}: dtype is {dtype!r}; it is one of {', '.join(lm.DTYPES)}")
+    if not 1 <= window <= LONGEST:
+        raise RecipeError(f"{stage}: window is {window}; give 1 to {LONGEST:,} tokens")
 
 
 def check_model(stage: str, model: str, window: int) -> None:

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import lm
-from curate.encoders import DEVICES, folder_of, require
+from curate.encoders import folder_of, require
 from curate.errors import RecipeError, StageError
 from curate.lm import pair
 from curate.selection import hashes_of, target_files, target_texts
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
-from curate.stages.loss import cached, check_model
+from curate.stages.loss import cached, check_how, check_model, lists, nothing
 from curate.storage import (
     atomic_folder,
     canonical,
@@ -32,7 +32,6 @@ from curate.storage import (
     write_table,
 )
 
-LONGEST = (1 << 16) - 1  # tokens of a window, which are stored in 16 bits
 PART_BYTES = 64 << 20  # of the sample of the pool that are held at once
 MOST_PARTS = 1 << 12
 TOKEN_BYTES = 4
@@ -111,10 +110,7 @@ class PairLoss(GlobalStage):
             raise RecipeError("pair_loss: sample is a number of tokens, and folds at most 255; neither is negative")
         if self.score not in ("both", "conditional"):
             raise RecipeError(f"pair_loss: score is {self.score!r}; it is 'both' or 'conditional'")
-        if not 1 <= self.window <= LONGEST:
-            raise RecipeError(f"pair_loss: window is {self.window}; give 1 to {LONGEST:,} tokens")
-        if self.device not in DEVICES:
-            raise RecipeError(f"pair_loss: device is {self.device!r}; it is one of {', '.join(DEVICES)}")
+        check_how("pair_loss", self.device, window=self.window)
         if self.prefix.startswith("_"):
             raise RecipeError(f"pair_loss: prefix is {self.prefix!r}; names of columns do not begin with an underscore")
 
@@ -184,7 +180,7 @@ class PairLoss(GlobalStage):
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         if not self.trains:
-            return [Step("nothing", partial(_nothing, self))]  # models that are there need no fit
+            return [Step("nothing", nothing)]  # models that are there need no fit
         train = Step("train", partial(_train, self))
         if self.prior:
             return [train]
@@ -232,14 +228,14 @@ class PairLoss(GlobalStage):
             if not all(same):
                 raise StageError(_OTHER_TOKENS.format(models[0], model))
         counts = first.documents()[1]
-        missing = pa.array(counts == 0)
-        columns = {"loss_tokens": _nulled(pa.array(counts, pa.int32()), missing)}
-        columns["window_tokens"] = _lists(first.bounds, pa.array(first.tokens, pa.uint16()), missing)
-        columns["window_ends"] = _lists(first.bounds, pa.array(first.ends, pa.uint32()), missing)
+        missing = counts == 0
+        columns = {"loss_tokens": pa.array(counts, pa.int32(), mask=missing)}
+        columns["window_tokens"] = lists(first.bounds, first.tokens, pa.uint16(), missing)
+        columns["window_ends"] = lists(first.bounds, first.ends, pa.uint32(), missing)
         names = (pair.PRIOR, pair.CONDITIONAL) if len(models) == 2 else (pair.CONDITIONAL,)
         for name, losses in zip(names, found, strict=True):
-            columns[f"nll_{name}"] = _nulled(pa.array(losses.documents()[0], pa.float64()), missing)
-            columns[f"window_{name}"] = _lists(first.bounds, pa.array(losses.nll.astype(np.float32)), missing)
+            columns[f"nll_{name}"] = pa.array(losses.documents()[0], pa.float64(), mask=missing)
+            columns[f"window_{name}"] = lists(first.bounds, losses.nll, pa.float32(), missing)
         return {self.prefix + name: values for name, values in columns.items()}
 
 
@@ -268,20 +264,7 @@ def _part(stage: PairLoss, batch: pa.RecordBatch) -> np.ndarray:
     return (hashes % np.uint64(stage.parts)).astype(np.int64)
 
 
-def _nulled(values: pa.Array, missing: pa.Array) -> pa.Array:
-    return pc.if_else(missing, pa.scalar(None, values.type), values)
-
-
-def _lists(bounds: np.ndarray, values: pa.Array, missing: pa.Array) -> pa.Array:
-    """Lists of the values between the bounds; null where they are missing."""
-    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), values, mask=missing)
-
-
 # --------------------------------------------------------------------------------------------- the steps of the fit
-
-
-def _nothing(stage: PairLoss, task: Task) -> None:
-    """Models that are there need no fit."""
 
 
 def _name(task: Task) -> str:

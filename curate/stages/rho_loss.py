@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import lm, ranks
-from curate.encoders import DEVICES, require
+from curate.encoders import require
 from curate.errors import RecipeError, StageError
 from curate.fit import find_rows
 from curate.lm import pair
 from curate.rounds import STEP, Stepped, budgets
 from curate.selection import ENDS, hashes_of, target_files
 from curate.stage import REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, operational, with_columns
-from curate.stages.pair_loss import LONGEST, PairLoss, _lists, _nulled, _pair, _part, _Target
+from curate.stages.loss import check_how, lists
+from curate.stages.pair_loss import PairLoss, _pair, _part, _Target
 from curate.storage import TableWriter, read_json, read_partition, read_table, write_json, write_partitioned
 
 if TYPE_CHECKING:
@@ -111,10 +112,7 @@ class RhoLoss(GlobalStage):
             raise RecipeError(
                 "rho: `start: prior` is the prior of the model for the target, which is not trained here: name a folder"
             )
-        if not 1 <= self.window <= LONGEST:
-            raise RecipeError(f"rho: window is {self.window}; give 1 to {LONGEST:,} tokens")
-        if self.device not in DEVICES:
-            raise RecipeError(f"rho: device is {self.device!r}; it is one of {', '.join(DEVICES)}")
+        check_how("rho", self.device, window=self.window)
         for stage in (self.choice, self.pair):  # which say what is wrong with their parameters
             stage.__post_init__()
 
@@ -372,20 +370,20 @@ def _columns(k: int, current: Losses | None, least: Losses, models: Sequence[str
                 "train the one from the other"
             )
     counts = least.documents()[1]
-    missing = pa.array(counts == 0)
+    missing = counts == 0
     columns = {
-        "loss_irreducible": _nulled(pa.array(least.documents()[0], pa.float64()), missing),
-        "loss_tokens": _nulled(pa.array(counts, pa.int32()), missing),
+        "loss_irreducible": pa.array(least.documents()[0], pa.float64(), mask=missing),
+        "loss_tokens": pa.array(counts, pa.int32(), mask=missing),
         STEP: pa.array(np.full(len(counts), k, np.int32)),
-        "window_irreducible": _lists(least.bounds, pa.array(least.nll.astype(np.float32)), missing),
-        "window_tokens": _lists(least.bounds, pa.array(least.tokens, pa.uint16()), missing),
-        ENDS: _lists(least.bounds, pa.array(least.ends, pa.uint32()), missing),
+        "window_irreducible": lists(least.bounds, least.nll, pa.float32(), missing),
+        "window_tokens": lists(least.bounds, least.tokens, pa.uint16(), missing),
+        ENDS: lists(least.bounds, least.ends, pa.uint32(), missing),
     }
     if current is None:
         columns |= {name: pa.nulls(len(counts), _COLUMNS.field(name).type) for name in ("loss_current", "window_current")}
     else:
-        columns["loss_current"] = _nulled(pa.array(current.documents()[0], pa.float64()), missing)
-        columns["window_current"] = _lists(current.bounds, pa.array(current.nll.astype(np.float32)), missing)
+        columns["loss_current"] = pa.array(current.documents()[0], pa.float64(), mask=missing)
+        columns["window_current"] = lists(current.bounds, current.nll, pa.float32(), missing)
     return {name: columns[name] for name in _COLUMNS.names}
 
 
