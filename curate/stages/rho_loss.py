@@ -180,7 +180,7 @@ class RhoLoss(GlobalStage):
         for model in self.given:
             lm.files(model, "rho")  # which says so where there is none
         kinds = {lm.kind(model) for model in self.given}
-        if not self.irreducible or self.trains:
+        if self.trains or not (self.irreducible or (self.adapts and self.base)):
             kinds.add("ngram" if self.models == pair.NGRAM else "causal")
         if len(kinds) > 1:
             raise RecipeError(

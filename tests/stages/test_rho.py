@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from lm_oracle import llama
 
 from curate.errors import CurateError, RecipeError, StageError
 from curate.lm import ngram
@@ -238,3 +239,10 @@ def test_transformers() -> None:
     kept = Rho(texts=TARGET * 2, tau=3, rounds=2, models="1m", start="prior", device="cpu", window=64)(docs).kept
     assert set(kept["step"].to_pylist()) == {1, 2} and kept["rho"].null_count == 0
     assert share(kept) > 0.6
+
+
+def test_checkpoints_say_what_kind_of_model_is_adapted(tmp_path: Path) -> None:
+    made = llama(tmp_path / "learner", texts("cell", 5) + texts("shop", 5))
+    stage = Rho(texts=tuple(texts("cell", 3)), current=(str(made),), tau=2, window=16, device="cpu")
+    found = stage(pool(4)).kept
+    assert found["loss_irreducible"].null_count == 0 and not found["loss_irreducible"].equals(found["loss_current"])
