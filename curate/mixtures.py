@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, StageError, did_you_mean
 from curate.storage import write_json
 
 FORMAT = "curate-mixture/1"
@@ -159,6 +162,33 @@ def shares(weights: Any, what: str) -> dict[str, float]:
 def group_name(value: Any) -> str:
     """A group as a string, as it is called everywhere: `str` of the value."""
     return str(value)
+
+
+def ordered(groups: Iterable[str]) -> tuple[str, ...]:
+    """Groups in their order, each once: integers by number, before all others by their names."""
+
+    def key(name: str) -> tuple[bool, int, str]:
+        digits = name.removeprefix("-")
+        number = digits.isascii() and digits.isdigit()
+        return not number, int(name) if number else 0, name
+
+    return tuple(sorted(set(groups), key=key))
+
+
+def groups_of(column: pa.Array, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(int32 per row: which of the groups, -1 for null; the groups of these rows, in the order in which they come up).
+
+    column: of strings, integers or booleans, dictionaries of them too. what: "stage: column 'x'", for messages. Raises
+    StageError for a column of another type.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    strings = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (strings or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise StageError(f"{what} is {kind}, which makes no groups; give a string, an integer or a boolean")
+    values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column  # which may hold unused values
+    coded = values.dictionary_encode()
+    number = pc.fill_null(coded.indices.cast(pa.int32()), -1).to_numpy(zero_copy_only=False)
+    return number, tuple(group_name(value) for value in coded.dictionary.to_pylist())
 
 
 def given_weights(weights: Mapping[str, float], groups: Sequence[str], natural: Iterable[float], what: str) -> list[float]:
