@@ -12,6 +12,9 @@ can be seen in the output. The sort is external and moves each text twice:
     assemble   per output file: pieces joined without decompressing them (`curate.splice`)
 
 A corpus that fits in one bucket is read directly. Memory is bounded by buckets and pieces of 32 MB and chunks of 64 MB.
+A document may be written several times (`_copies`), and to several groups (`_groups`), each of which has files and an order of
+its own. What is held out for validation is held out of all groups, and stands in each of those that it is in once.
+
 The output folder belongs to one export at a time, by the mark `state/export-<fp>/owner`: another one first removes what the
 last one left (manifest first, then its marks, then data), so that a kill anywhere leaves either an owner that can go on or
 none at all.
@@ -46,13 +49,13 @@ ROW_GROUP = 1024
 BUCKET_BYTES, PIECE_BYTES, CHUNK_BYTES = 32 << 20, 32 << 20, 64 << 20
 FAN_OUT = 256
 SAMPLES, SAMPLE_BYTES = 8, 512 << 10
-TRAIN, VALIDATION = 0, 1
 SPLITS = ("train", "validation")
 
 FIRST = ("id", "text", "url", "date", "tokens")
 LINEAGE = ("corpus", "file", "record")
 HIDDEN = frozenset({"html", "_extra", "raw_bytes", "text_bytes", "media_type", "declared_language"})
-COPIES, CLUSTER = "_copies", "duplicate_cluster"
+COPIES, GROUPS, CLUSTER = "_copies", "_groups", "duplicate_cluster"
+GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 KEY, BUCKET = "_key", "_bucket"
 _SIZES = ("text_bytes", "tokens")
 _UNIQUE = frozenset({"text", "id", "url", "date", "html"})  # a dictionary of these is as large as the values
@@ -77,6 +80,12 @@ def columns_of(final: Dataset, output: Output, transient: set[str]) -> tuple[str
     Raises ColumnError for a name in `output.columns` that no stage and no input has.
     """
     known = final.columns
+    if GROUPS in known:
+        if COPIES in known:
+            raise ColumnError(f"{COPIES} and {GROUPS} cannot both be there: leave out `mixture` or `schedule`")
+        for name in groups_of(final):
+            if name is None or not GROUP_NAME.fullmatch(name):
+                raise ColumnError(f"{name!r} is no name for a group of the output: give a-z, 0-9, '.', '_' and '-'")
     for name in output.columns:
         if name not in known:
             raise ColumnError(f"output.columns: there is no column {name!r} at the end{did_you_mean(name, known)}")
@@ -86,6 +95,14 @@ def columns_of(final: Dataset, output: Output, transient: set[str]) -> tuple[str
         chosen += [n for n in known if n not in HIDDEN and n not in transient and n[:1] != "_"]
         chosen = [n for n in chosen if n not in LINEAGE]
     return tuple(dict.fromkeys([*chosen, *LINEAGE]))
+
+
+def groups_of(final: Dataset) -> tuple[str | None, ...]:
+    """The groups that the output is divided into, in order; one without a name where nobody asked for any."""
+    if GROUPS not in final.columns:
+        return (None,)
+    kind = final.types.field(GROUPS).type
+    return tuple(kind.field(i).name for i in range(kind.num_fields))
 
 
 # --------------------------------------------------------------------------------------------- phases
@@ -115,7 +132,7 @@ def phases(context: Context, final: Dataset, output: Output, fingerprint: str, c
         groups = layout.groups()
         yield phase("scatter", len(groups), ScatterWork(job, layout.split, groups))
         _index(job, "scatter", len(groups))
-        if layout.split.partitions < layout.split.buckets:
+        if layout.split.partitions < layout.split.total:
             yield phase("sort", layout.split.partitions, SortWork(job, layout.split))
             _index(job, "sort", layout.split.partitions)
             shutil.rmtree(job.state / "scatter", ignore_errors=True)
@@ -127,8 +144,8 @@ def phases(context: Context, final: Dataset, output: Output, fingerprint: str, c
     yield phase("assemble", len(files), AssembleWork(job, files, tuple(p.file for p in pieces)))
     written = _records(job, "assemble", len(files))
     for what in ("documents", "bytes", "tokens"):
-        if sum(w[what] for w in written) != layout.total(what):
-            raise ManifestError(f"export wrote {sum(w[what] for w in written)} {what} out of {layout.total(what)}: a bug")
+        if sum(w[what] for w in written) != layout.written(what):
+            raise ManifestError(f"export wrote {sum(w[what] for w in written)} {what} out of {layout.written(what)}: a bug")
     write_json(job.state / "files.json", [[w["path"], w["size"]] for w in written])
     shutil.rmtree(job.state / "pieces", ignore_errors=True)
 
@@ -137,6 +154,11 @@ def collect(context: Context, done: Sequence[Phase]) -> list[ShardEntry]:
     """What the phases wrote, in file order. done: the phases as they were run."""
     names = ShardEntry.__dataclass_fields__
     return [ShardEntry(**{k: v for k, v in record.items() if k in names}) for record in done[-1].records()]
+
+
+def distinct(done: Sequence[Phase]) -> int:
+    """How many documents went into the output, each counted once. done: the phases as they were run."""
+    return sum(record["distinct"] for record in done[0].records())
 
 
 _OURS = re.compile(r"(\d+-)?export\.(census|sample|scatter|sort|gather|assemble)-[0-9a-f]{8}")
@@ -156,8 +178,9 @@ def _claim(root: Path, job: Job) -> None:
             shutil.rmtree(folder)
     for folder in (*states, output / "data"):
         shutil.rmtree(folder, ignore_errors=True)
-    for name in ("README.md", "croissant.json"):
-        (output / name).unlink(missing_ok=True)
+    for path in output.iterdir() if output.exists() else ():
+        if path.is_file():
+            path.unlink()
     (output / "data").mkdir(parents=True, exist_ok=True)
     write_bytes(owner, b"")
 
@@ -185,6 +208,11 @@ class Job:
     @property
     def state(self) -> Path:
         return self.final.root / self.folder
+
+    @cached_property
+    def groups(self) -> tuple[str | None, ...]:
+        """See `groups_of`."""
+        return groups_of(self.final)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -216,21 +244,27 @@ class Keys:
     """The rows of a shard as they are exported: a row appears once per copy.
 
     rows (uint32): ascending row numbers. keys (uint64): place in the global order. units (uint64): hash of what has to be on
-    one side of the split (a duplicate cluster, else the source record with all that was made from it).
+    one side of the split (a duplicate cluster, else the source record with all that was made from it). parts (uint64): twice
+    the number of the group, and one more for each copy but the first that the group has, which validation goes without.
     """
 
     rows: np.ndarray
     keys: np.ndarray
     units: np.ndarray
+    parts: np.ndarray
 
     @staticmethod
     def load(job: Job, shard: int) -> Keys:
         """As the census left them."""
-        rows, keys, units = np.load(_keys_file(job, shard))
-        return Keys(rows.astype(np.uint32), keys, units)
+        rows, keys, units, parts = np.load(_keys_file(job, shard))
+        return Keys(rows.astype(np.uint32), keys, units, parts)
 
     def save(self, job: Job, shard: int) -> None:
-        _save(_keys_file(job, shard), np.stack([self.rows.astype(np.uint64), self.keys, self.units]))
+        _save(_keys_file(job, shard), np.stack([self.rows.astype(np.uint64), self.keys, self.units, self.parts]))
+
+    def taken(self, which: np.ndarray) -> Keys:
+        """Those rows (bool)."""
+        return Keys(self.rows[which], self.keys[which], self.units[which], self.parts[which])
 
 
 def _keys_file(job: Job, shard: int) -> Path:
@@ -253,11 +287,11 @@ class Placed(Keys):
 def place(job: Job, shard: int) -> Placed:
     """Keys of the surviving rows of a shard, out of narrow columns."""
     final, seed = job.final, job.output.seed
-    names = [*LINEAGE, *_SIZES, *(n for n in (CLUSTER, COPIES) if n in final.columns)]
+    names = [*LINEAGE, *_SIZES, *(n for n in (CLUSTER, COPIES, GROUPS) if n in final.columns)]
     batches = list(final.read(shard, names, narrow=True))
     if not batches:
-        nothing = np.empty(0, np.uint64)
-        return Placed(nothing.astype(np.uint32), nothing, nothing, nothing.astype(np.int64), nothing.astype(np.int64))
+        nothing, none = np.empty(0, np.uint64), np.empty(0, np.int64)
+        return Placed(nothing.astype(np.uint32), nothing, nothing, nothing, none, none)
     table = pa.Table.from_batches(batches)
     record = _integers(table["record"]).view(np.uint64)
     origin = _mix(_hashes(table["corpus"], seed) ^ _mix(_hashes(table["file"], seed + 1) ^ _mix(record + _GOLDEN)))
@@ -269,18 +303,31 @@ def place(job: Job, shard: int) -> Placed:
     if CLUSTER in final.columns:
         cluster = table[CLUSTER]
         units = np.where(np.asarray(cluster.is_valid()), _mix(_hashes(cluster, seed + 2) ^ _SPLIT), units)
-    times = np.ones(len(at), np.int64)
-    if COPIES in final.columns:
-        times = _integers(table[COPIES])
-    pick = np.repeat(at, times)
-    copy = np.arange(len(pick)) - np.repeat(np.cumsum(times) - times, times)
+    times = _times(table, job.groups)
+    flat = times.ravel()
+    cell = np.repeat(np.arange(len(flat)), flat)  # a cell is a document in a group
+    copy = np.arange(len(cell)) - np.repeat(np.cumsum(flat) - flat, flat)
+    pick, group = np.divmod(cell, times.shape[1])
+    nth_copy = (group.astype(np.uint64) << np.uint64(32)) + copy.astype(np.uint64)
     return Placed(
         rows=table[ROW].to_numpy()[pick],
-        keys=_mix(base[pick] + _mix(copy.astype(np.uint64) + _COPY)),
+        keys=_mix(base[pick] + _mix(nth_copy + _COPY)),
         units=units[pick],
+        parts=2 * group.astype(np.uint64) + (copy > 0),
         bytes=_integers(table["text_bytes"])[pick],
         tokens=_integers(table["tokens"])[pick],
     )
+
+
+def _times(table: pa.Table, groups: Sequence[str | None]) -> np.ndarray:
+    """int64 (documents, groups): how many copies of each go where."""
+    if COPIES in table.column_names:
+        return _integers(table[COPIES])[:, None]
+    if GROUPS not in table.column_names:
+        return np.ones((len(table), 1), np.int64)
+    column = table[GROUPS].combine_chunks()
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.stack([_integers(part) for part in column.flatten()], axis=1)
 
 
 _GOLDEN, _SPLIT, _COPY = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03), np.uint64(0x8CB92BA72F3D8DD7)
@@ -322,13 +369,29 @@ class CensusWork:
         if "text" in self.job.columns:
             weight += int(placed.bytes.sum())
         if output.validation:
-            units, counts = np.unique(placed.units, return_counts=True)
-            units, counts = units[: _candidates(output)], counts[: _candidates(output)]
-            _save(self.job.state / "census" / f"{rank:05d}.npy", np.stack([units, counts.astype(np.uint64)]))
+            _save(self.job.state / "census" / f"{rank:05d}.npy", _units(placed, len(self.job.groups))[:, : _candidates(output)])
         placed.save(self.job, rank)
         record = {"documents": len(placed.rows), "bytes": int(placed.bytes.sum()), "tokens": int(placed.tokens.sum())}
+        groups = np.bincount((placed.parts >> np.uint64(1)).astype(np.int64), minlength=len(self.job.groups)).tolist()
         squares = int(((placed.bytes >> 10) ** 2).sum())  # in KiB, so that the sum fits
-        return self.job.note("census", rank, {**record, "weight": weight, "squares": squares})
+        more = {"distinct": len(np.unique(placed.rows)), "groups": groups, "weight": weight, "squares": squares}
+        return self.job.note("census", rank, {**record, **more})
+
+
+def _units(placed: Placed, groups: int) -> np.ndarray:
+    """uint64 (4 + 2 groups, units): hash in order, documents, bytes and tokens of spare copies; by group, rows and spares."""
+    units, where = np.unique(placed.units, return_inverse=True)
+    sums = np.zeros((4 + 2 * groups, len(units)), np.uint64)
+    sums[0] = units
+    first = np.append(True, placed.rows[1:] != placed.rows[:-1])[: len(placed.rows)]
+    spare = (placed.parts & np.uint64(1)).astype(bool)
+    np.add.at(sums[1], where[first], np.uint64(1))
+    np.add.at(sums[2], where[spare], placed.bytes[spare].astype(np.uint64))
+    np.add.at(sums[3], where[spare], placed.tokens[spare].astype(np.uint64))
+    group = (placed.parts >> np.uint64(1)).astype(np.int64)
+    np.add.at(sums, (4 + 2 * group, where), np.uint64(1))
+    np.add.at(sums, (5 + 2 * group[spare], where[spare]), np.uint64(1))
+    return sums
 
 
 def _candidates(output: Output) -> int:
@@ -361,38 +424,44 @@ def _row_weight(job: Job, shard: int) -> float:
 class Split:
     """Which rows are held out, and which bucket a key falls into.
 
-    low, high: units between them, both included, are validation. train, validation: buckets of each split; a bucket is a
-    range of keys. width: buckets that go into one partition of the first scatter.
+    A section is a group's train files or its validation files, in this order: those of all groups, and then these.
+    low, high: units between them, both included, are validation. buckets: of each section; a bucket is a range of keys.
+    width: buckets that go into one partition of the first scatter.
     """
 
     low: int
     high: int
-    train: int
-    validation: int
+    buckets: tuple[int, ...]
     width: int
 
     @property
-    def buckets(self) -> int:
-        return self.train + self.validation
+    def total(self) -> int:
+        return sum(self.buckets)
 
     @property
     def partitions(self) -> int:
-        return -(-self.buckets // self.width)
+        return -(-self.total // self.width)
+
+    def first(self, section: int) -> int:
+        """The first bucket of a section."""
+        return sum(self.buckets[:section])
 
     def bucket(self, placed: Keys) -> np.ndarray:
-        """Bucket of each row (uint32); those of validation follow those of train."""
+        """Bucket of each row (uint32), in the order of sections; `total` for a row that is not written."""
         held = (placed.units >= np.uint64(self.low)) & (placed.units <= np.uint64(self.high)) & (self.low <= self.high)
-        high, shift = placed.keys >> np.uint64(32), np.uint64(32)
-        train = high * np.uint64(self.train) >> shift
-        validation = np.uint64(self.train) + (high * np.uint64(self.validation) >> shift)
-        return np.where(held, validation, train).astype(np.uint32)
+        section = placed.parts >> np.uint64(1)
+        section = np.where(held, section + np.uint64(len(self.buckets) // 2), section).astype(np.int64)
+        first = np.cumsum([0, *self.buckets], dtype=np.uint64)
+        found = first[section] + ((placed.keys >> np.uint64(32)) * np.array(self.buckets, np.uint64)[section] >> np.uint64(32))
+        spare = held & (placed.parts & np.uint64(1)).astype(bool)
+        return np.where(spare, np.uint64(self.total), found).astype(np.uint32)
 
 
 @dataclass(frozen=True)
 class File:
-    """One output file: rows `start` to `stop` of its split in key order."""
+    """One output file: rows `start` to `stop` of its section in key order."""
 
-    split: int
+    section: int
     path: str
     start: int
     stop: int
@@ -403,7 +472,7 @@ class Piece:
     """Rows of a file that one task compresses: whole row groups, but for the end of the file."""
 
     file: int
-    split: int
+    section: int
     start: int
     stop: int
 
@@ -419,28 +488,37 @@ class Layout:
     def total(self, what: str) -> int:
         return sum(c[what] for c in self.census)
 
+    def written(self, what: str) -> int:
+        """What is in the files: all but the spare copies of what is held out."""
+        spare = {"documents": sum(self._held.spares), "bytes": self._held.bytes, "tokens": self._held.tokens}
+        return self.total(what) - spare[what]
+
     @cached_property
     def total_weight(self) -> int:
         return self.total("weight")
 
     @cached_property
-    def _held(self) -> tuple[int, int, int]:
-        return _hold_out(self.job, self.total("documents"), len(self.census))
+    def _held(self) -> _Held:
+        return _hold_out(self.job, self.total("distinct"), len(self.census))
 
     @cached_property
-    def rows(self) -> tuple[int, int]:
-        """Documents of train and of validation."""
-        return self.total("documents") - self._held[2], self._held[2]
+    def rows(self) -> tuple[int, ...]:
+        """Rows of each section."""
+        all_ = [sum(c["groups"][g] for c in self.census) for g in range(len(self.job.groups))]
+        held = self._held
+        train = [n - rows for n, rows in zip(all_, held.rows, strict=True)]
+        return (*train, *(rows - spares for rows, spares in zip(held.rows, held.spares, strict=True)))
 
-    def _share(self, split: int, total: float) -> float:
-        return total * self.rows[split] / max(1, sum(self.rows))
+    def _share(self, section: int, total: float) -> float:
+        return total * self.rows[section] / max(1, self.total("documents"))
 
     @cached_property
     def split(self) -> Split:
-        low, high, held = self._held
-        train = max(1, -(-int(self._share(TRAIN, self.total_weight)) // BUCKET_BYTES))
-        validation = max(1, -(-int(self._share(VALIDATION, self.total_weight)) // BUCKET_BYTES)) if held else 0
-        return Split(low, high, train, validation, -(-(train + validation) // FAN_OUT))
+        buckets = [
+            max(1, -(-int(self._share(i, self.total_weight)) // BUCKET_BYTES)) if rows else 0
+            for i, rows in enumerate(self.rows)
+        ]
+        return Split(self._held.low, self._held.high, tuple(buckets), max(1, -(-sum(buckets) // FAN_OUT)))
 
     @cached_property
     def row_group(self) -> int:
@@ -454,7 +532,7 @@ class Layout:
     @property
     def direct(self) -> bool:
         """Whether the corpus is so small that a second reading costs less than a scatter."""
-        return self.split.train == 1 and self.split.validation <= 1 and len(self.pieces()) <= 2
+        return max(self.split.buckets) <= 1 and len(self.pieces()) <= 2
 
     def places(self) -> tuple[tuple[int, int, int], ...]:
         """(shard, k, n): sample the k-th of n places of a shard; in all 2% of the corpus, but 4 to 32 MB, all over it."""
@@ -482,55 +560,83 @@ class Layout:
     def files(self) -> tuple[File, ...]:
         ratio = sum(s["compressed"] for s in self.samples) / sum(s["weight"] for s in self.samples) if self.samples else 0.0
         files = []
-        for split, name in enumerate(SPLITS):
-            rows = self.rows[split]
-            n = round(self._share(split, self.total_weight) * ratio / (self.job.output.shard_mb * 1e6))
+        for section, rows in enumerate(self.rows):
+            n = round(self._share(section, self.total_weight) * ratio / (self.job.output.shard_mb * 1e6))
             n = min(max(1, n), rows)
+            split, group = section_of(self.job, section)
+            name = split if group is None else f"{group}/{split}"
             for i in range(n):
                 path = f"data/{name}-{i:05d}-of-{n:05d}.parquet"
-                files.append(File(split, path, i * rows // n, (i + 1) * rows // n))
+                files.append(File(section, path, i * rows // n, (i + 1) * rows // n))
         return tuple(files)
 
     def pieces(self) -> tuple[Piece, ...]:
         mean = self.total_weight / max(1, self.total("documents"))
         step = max(1, round(PIECE_BYTES / max(1.0, mean)) // self.row_group) * self.row_group
         return tuple(
-            Piece(number, file.split, start, min(start + step, file.stop))
+            Piece(number, file.section, start, min(start + step, file.stop))
             for number, file in enumerate(self.files())
             for start in range(file.start, file.stop, step)
         )
 
 
-def _hold_out(job: Job, documents: int, shards: int) -> tuple[int, int, int]:
-    """(low, high, documents): the range of units that is held out. (1, 0, 0) for none.
+def section_of(job: Job, section: int) -> tuple[str, str | None]:
+    """(split, group) of a section."""
+    split, group = divmod(section, len(job.groups))
+    return SPLITS[split], job.groups[group]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What is held out: units from `low` to `high`; of these, rows and spares per group, and bytes and tokens of spares."""
+
+    low: int
+    high: int
+    rows: tuple[int, ...]
+    spares: tuple[int, ...]
+    bytes: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, units: np.ndarray) -> _Held:
+        """units: a run of columns of `_units`."""
+        sums = [int(n) for n in units[1:].sum(axis=1)]
+        return cls(int(units[0, 0]), int(units[0, -1]), tuple(sums[3::2]), tuple(sums[4::2]), sums[1], sums[2])
+
+
+def _hold_out(job: Job, documents: int, shards: int) -> _Held:
+    """The range of units that is held out; documents: of all, each counted once.
 
     Units are taken by ascending hash as long as they fit; too large a cluster at the beginning is passed over.
     """
-    output = job.output
+    output, none = job.output, (0,) * len(job.groups)
     if not output.validation or documents < 2:
-        return 1, 0, 0
+        return _Held(1, 0, none, none)
     wanted = min(max(1, round(output.validation * documents)), output.validation_max, documents - 1)
     limit = wanted + 64
-    units, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
+    units = np.empty((4 + 2 * len(job.groups), 0), np.uint64)
     held: list[np.ndarray] = []
     for rank in range(shards):
         held.append(np.load(job.state / "census" / f"{rank:05d}.npy")[:, :limit])
         if rank == shards - 1 or sum(h.shape[1] for h in held) > 1 << 22:
-            both = np.concatenate([np.stack([units, counts]), *held], axis=1)
-            units, where = np.unique(both[0], return_inverse=True)
-            counts = np.zeros(len(units), np.uint64)
-            np.add.at(counts, where, both[1])
-            units, counts, held = units[:limit], counts[:limit], []
+            both = np.concatenate([units, *held], axis=1)
+            hashes, where = np.unique(both[0], return_inverse=True)
+            sums = np.zeros((len(both), len(hashes)), np.uint64)
+            for row in range(1, len(both)):
+                np.add.at(sums[row], where, both[row])
+            sums[0] = hashes
+            units, held = sums[:, :limit], []
+    counts = units[1]
     fits = np.flatnonzero(counts <= np.uint64(wanted))
     if not len(fits):  # nothing but clusters larger than the share: the smallest, if it may be held out at all
         only = int(np.argmin(counts))
         if counts[only] > np.uint64(min(output.validation_max, documents - 1)):
-            return 1, 0, 0
-        return int(units[only]), int(units[only]), int(counts[only])
+            return _Held(1, 0, none, none)
+        return _Held.of(units[:, only : only + 1])
     first = int(fits[0])
     within = np.cumsum(counts[first:].astype(np.int64))
     n = int(np.searchsorted(within, wanted, side="right"))
-    return int(units[first]), int(units[first + n - 1]), int(within[n - 1])
+    return _Held.of(units[:, first : first + n])
 
 
 @dataclass(frozen=True)
@@ -596,7 +702,9 @@ def keyed(job: Job, split: Split, shard: int) -> Iterator[pa.RecordBatch]:
     if not len(placed.rows):
         return
     buckets = split.bucket(placed)
-    rows = np.unique(placed.rows) if COPIES in job.final.columns else placed.rows
+    if (written := buckets < split.total).sum() < len(buckets):
+        placed, buckets = placed.taken(written), buckets[written]
+    rows = np.unique(placed.rows) if {COPIES, GROUPS} & job.final.columns.keys() else placed.rows
     names = list(dict.fromkeys([*job.columns, *_SIZES]))
     for batch in job.final.read(shard, names, rows):
         have = batch[ROW].to_numpy()
@@ -719,14 +827,12 @@ class GatherWork:
     def _buckets(self, piece: Piece) -> Iterator[tuple[int, int, int]]:
         """(bucket, from, to): which rows of which buckets, counted in key order, make up the piece."""
         if self.direct:
-            yield (self.split.train if piece.split == VALIDATION else 0), piece.start, piece.stop
+            yield self.split.first(piece.section), piece.start, piece.stop
             return
         index = np.load(self.job.state / f"{self._source}.npy", mmap_mode="r")
-        counts = np.bincount(index[:, 0], index[:, 3], self.split.buckets).astype(np.int64)
-        first = self.split.train if piece.split == VALIDATION else 0
-        last = self.split.buckets if piece.split == VALIDATION else self.split.train
-        start = 0
-        for bucket in range(first, last):
+        counts = np.bincount(index[:, 0], index[:, 3], self.split.total).astype(np.int64)
+        start, first = 0, self.split.first(piece.section)
+        for bucket in range(first, first + self.split.buckets[piece.section]):
             stop = start + int(counts[bucket])
             if max(start, piece.start) < min(stop, piece.stop):
                 yield bucket, max(piece.start, start) - start, min(piece.stop, stop) - start
@@ -822,5 +928,6 @@ class AssembleWork:
         sums = {what: sum(p[what] for p in pieces) for what in ("documents", "bytes", "tokens")}
         if sums["documents"] != file.stop - file.start:
             raise ManifestError(f"{file.path} has {sums['documents']} documents, not {file.stop - file.start}: a bug")
-        record = {"path": file.path, **sums, "sha256": sha256, "split": SPLITS[file.split], "group": None, "size": size}
+        split, group = section_of(self.job, file.section)
+        record = {"path": file.path, **sums, "sha256": sha256, "split": split, "group": group, "size": size}
         return self.job.note("assemble", rank, record)

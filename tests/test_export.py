@@ -219,17 +219,64 @@ def test_children_of_one_record_and_same_names_in_two_corpora_have_keys_of_their
 def test_copies(tmp_path: Path, tiny) -> None:
     tiny(8 << 10, 8 << 10, 8 << 10)
     table = documents(600)
-    times = [i % 4 for i in range(600)]
+    times = [1 + i % 4 for i in range(600)]
     table = table.append_column("_copies", pa.array(times, pa.uint16()))
     data = corpus(tmp_path, table, drops={0: [3]})
     entries, _ = run(data, Output(validation=0.2))
     train, held = (Counter(read(data, entries, s)["id"].to_pylist()) for s in ("train", "validation"))
     assert "_copies" not in read(data, entries).column_names
     assert not train.keys() & held.keys()
-    expected = {f"d{i}": n for i, n in enumerate(times) if n and i != 3}
-    assert dict(train + held) == expected
+    assert set(held.values()) == {1} and len(held) == 120  # of documents, not of copies
+    assert train | {i: times[int(i[1:])] for i in held} == {f"d{i}": n for i, n in enumerate(times) if i != 3}
     order = read(data, entries)["id"].to_pylist()
-    assert sum(a == b for a, b in itertools.pairwise(order)) < 10  # copies are spread, too
+    assert sum(a == b for a, b in itertools.pairwise(order)) < 15  # copies are spread, too
+
+
+SIZES = [(1 << 30, 1 << 30, 1 << 30), (8 << 10, 24 << 10, 32 << 10, 3)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("validation", [0.0, 0.1])
+def test_groups(tmp_path: Path, tiny, sizes: tuple[int, ...], validation: float) -> None:
+    tiny(*sizes)
+    table = documents(900)
+    kind = pa.struct([("stable", pa.uint16()), ("anneal", pa.uint16()), ("never", pa.uint16())])
+    times = [{"stable": int(i % 3 > 0), "anneal": 2 if i % 3 == 0 else i % 2, "never": 0} for i in range(900)]
+    table = table.append_column("_groups", pa.array(times, kind))
+    data = corpus(tmp_path, table, drops={1: [7]})
+    entries, _ = run(data, Output(validation=validation))
+    splits = ("train", "validation") if validation else ("train",)
+    assert [(e.group, e.split) for e in entries] == [(g, s) for s in splits for g in ("stable", "anneal")]
+    assert all(e.path == f"data/{e.group}/{e.split}-00000-of-00001.parquet" for e in entries)
+    found = {(e.group, e.split): Counter(read(data, [e], e.split)["id"].to_pylist()) for e in entries}
+    held = set().union(*(c for (_, split), c in found.items() if split == "validation"))
+    assert len(held) == round(validation * 899)
+    for group in ("stable", "anneal"):
+        there = {f"d{i}": t[group] for i, t in enumerate(times) if t[group] and i != 307}
+        assert found[group, "train"] == {i: n for i, n in there.items() if i not in held}
+        if validation:
+            assert found[group, "validation"] == dict.fromkeys(held & there.keys(), 1)
+    for e in entries:
+        own = read(data, [e], e.split)
+        assert (e.documents, e.tokens) == (own.num_rows, sum(own["tokens"].to_pylist()))
+    both = [i for i in found["stable", "train"] if i in found["anneal", "train"]]
+    orders = [[i for i in read(data, [e], "train")["id"].to_pylist() if i in both] for e in entries[:2]]
+    assert len(both) > 100 and orders[0] != orders[1]  # each group has an order of its own
+
+
+def test_one_group_is_in_the_order_of_none(tmp_path: Path) -> None:
+    table = documents(300)
+    plain, _ = run(corpus(tmp_path / "a", table))
+    grouped = table.append_column("_groups", pa.array([{"all": 1}] * 300, pa.struct([("all", pa.uint16())])))
+    entries, _ = run(corpus(tmp_path / "b", grouped))
+    assert [e.sha256 for e in entries] == [e.sha256 for e in plain]
+
+
+@pytest.mark.parametrize("name", ["Anneal", "a/b", "", "..", "-x"])
+def test_names_of_groups(tmp_path: Path, name: str) -> None:
+    table = documents(3).append_column("_groups", pa.array([{name: 1}] * 3, pa.struct([(name, pa.uint16())])))
+    with pytest.raises(ColumnError, match="no name for a group"):
+        run(corpus(tmp_path, table, 1))
 
 
 # --------------------------------------------------------------------------------------------- files
