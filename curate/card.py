@@ -52,21 +52,39 @@ def readme(manifest: Manifest) -> str:
 
 
 def _front_matter(manifest: Manifest) -> dict[str, Any]:
-    splits = _splits(manifest)
+    groups: dict[str | None, dict[str, dict[str, int]]] = {}
+    for (group, split), entry in _parts(manifest).items():
+        groups.setdefault(group, {})[split] = entry
     found: dict[str, Any] = {"pretty_name": _name(manifest)}
     found["task_categories"] = ["text-generation"]
     found["size_categories"] = [_size_category(manifest.totals.documents)]
     found["tags"] = ["curate", "pretraining", "croissant"]
-    if not splits:
+    if not groups:
         return found
-    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
-    found["configs"] = [{"config_name": "default", "data_files": files}]
-    if all(_PRIMITIVE.fullmatch(kind) for kind in manifest.columns.values()):
-        found["dataset_info"] = {
-            "features": [{"name": n, "dtype": _HF.get(kind, kind)} for n, kind in manifest.columns.items()],
-            "splits": [{"name": s, "num_bytes": e["bytes"], "num_examples": e["documents"]} for s, e in splits.items()],
+    found["configs"] = [
+        {
+            "config_name": group or "default",
+            "data_files": [{"split": split, "path": _files(group, split)} for split in splits],
+            **({"default": True} if group and number == 0 else {}),
         }
+        for number, (group, splits) in enumerate(groups.items())
+    ]
+    if all(_PRIMITIVE.fullmatch(kind) for kind in manifest.columns.values()):
+        about = [
+            {
+                **({"config_name": group} if group else {}),
+                "features": [{"name": n, "dtype": _HF.get(kind, kind)} for n, kind in manifest.columns.items()],
+                "splits": [{"name": s, "num_bytes": e["bytes"], "num_examples": e["documents"]} for s, e in splits.items()],
+            }
+            for group, splits in groups.items()
+        ]
+        found["dataset_info"] = about[0] if None in groups else about
     return found
+
+
+def _files(group: str | None, split: str) -> str:
+    """The pattern of the files of a group and split."""
+    return f"data/{group}/{split}-*.parquet" if group else f"data/{split}-*.parquet"
 
 
 def _size_category(documents: int) -> str:
@@ -83,16 +101,22 @@ def _summary(manifest: Manifest) -> list[str]:
     totals = manifest.totals
     about = str(manifest.recipe.get("description") or "Documents for language-model pretraining.").strip()
     exact = "" if manifest.deterministic else "\n\nA page ran into the time limit, so another run may differ from this one."
+    parts = _parts(manifest)
+    grouped = any(group for group, _ in parts)
     rows = [
-        [split, f"{e['documents']:,}", f"{e['tokens']:,}", f"{e['bytes']:,}", f"{e['files']:,}"]
-        for split, e in _splits(manifest).items()
-    ]
+        [
+            *([group or ""] if grouped else []), split,
+            f"{e['documents']:,}", f"{e['tokens']:,}", f"{e['bytes']:,}", f"{e['files']:,}",
+        ]
+        for (group, split), e in parts.items()
+    ]  # fmt: skip
+    head = [*(["group"] if grouped else []), "split", "documents", "tokens", "bytes of text", "files"]
     return [
         f"# {_name(manifest)}",
         about,
         f"{totals.documents:,} documents, {totals.tokens:,} tokens ({_tokenizer(manifest)}), {totals.bytes:,} bytes of text. "
         f"Made by [Curate](https://pypi.org/project/curate-corpus/); digest `{manifest.digest}`.{exact}",
-        _table(["split", "documents", "tokens", "bytes of text", "files"], rows),
+        _table(head, rows),
     ]
 
 
@@ -122,23 +146,30 @@ def _columns(manifest: Manifest) -> list[str]:
 
 
 def _loading(manifest: Manifest) -> list[str]:
+    groups = list(manifest.groups)
+    files = _files(groups[0] if groups else None, "train")
+    phases = []
+    if groups:
+        listed = ", ".join(f"`{group}`" for group in groups)
+        phases = [f"The groups are phases of a training, each with files and an order of its own: {listed}."]
     return [
         "## Loading",
+        *phases,
         "Rows are shuffled over the whole corpus, so reading the files in order is reading in random order.",
-        """```python
+        f"""```python
 import datasets, polars
 
-data = datasets.load_dataset("parquet", data_files={"train": "data/train-*.parquet"}, streaming=True)
-frame = polars.scan_parquet("data/train-*.parquet")
+data = datasets.load_dataset("parquet", data_files={{"train": "{files}"}}, streaming=True)
+frame = polars.scan_parquet("{files}")
 ```""",
-        """```python
+        f"""```python
 import glob, pyarrow.parquet as pq, torch
 
 class Documents(torch.utils.data.IterableDataset):
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
         first, step = (info.id, info.num_workers) if info else (0, 1)
-        for path in sorted(glob.glob("data/train-*.parquet"))[first::step]:
+        for path in sorted(glob.glob("{files}"))[first::step]:
             for batch in pq.ParquetFile(path).iter_batches(1024, columns=["text"]):
                 yield from batch["text"].to_pylist()
 ```""",
@@ -176,11 +207,11 @@ def _name(manifest: Manifest) -> str:
     return " ".join(str(manifest.recipe.get("name") or "corpus").split())
 
 
-def _splits(manifest: Manifest) -> dict[str, dict[str, int]]:
-    """Documents, bytes, tokens and files of each split that there is."""
-    found: dict[str, dict[str, int]] = {}
+def _parts(manifest: Manifest) -> dict[tuple[str | None, str], dict[str, int]]:
+    """Documents, bytes, tokens and files of each split of each group that there is."""
+    found: dict[tuple[str | None, str], dict[str, int]] = {}
     for shard in manifest.shards:
-        entry = found.setdefault(shard.split, {"documents": 0, "bytes": 0, "tokens": 0, "files": 0})
+        entry = found.setdefault((shard.group, shard.split), {"documents": 0, "bytes": 0, "tokens": 0, "files": 0})
         for key in ("documents", "bytes", "tokens"):
             entry[key] += getattr(shard, key)
         entry["files"] += 1
@@ -205,23 +236,24 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
             }
         )
     records = []
-    for split in _splits(manifest):
+    for group, split in _parts(manifest):
+        part = f"{group}-{split}" if group else split
         files.append(
             {
                 "@type": "cr:FileSet",
-                "@id": f"{split}-files",
-                "name": f"{split}-files",
+                "@id": f"{part}-files",
+                "name": f"{part}-files",
                 "encodingFormat": "application/x-parquet",
-                "includes": f"data/{split}-*.parquet",
+                "includes": _files(group, split),
             }
         )
-        fields = [_field(split, name, kind) for name, kind in manifest.columns.items()]
+        fields = [_field(part, name, kind) for name, kind in manifest.columns.items()]
         records.append(
             {
                 "@type": "cr:RecordSet",
-                "@id": split,
-                "name": split,
-                "description": f"Documents of the {split} split.",
+                "@id": part,
+                "name": part,
+                "description": f"Documents of the {split} split" + (f" of {group}." if group else "."),
                 "field": [f for f in fields if f],
             }
         )
@@ -238,7 +270,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _field(split: str, name: str, kind: str) -> Mapping[str, Any] | None:
+def _field(part: str, name: str, kind: str) -> Mapping[str, Any] | None:
     """A field out of a column; None for a type that Croissant does not have."""
     inner = re.fullmatch(r"(?:large_|fixed_size_)?list<\w+: ([\w]+)(?: not null)?>(?:\[\d+\])?", kind)
     data_type = _data_type(inner[1] if inner else kind)
@@ -246,12 +278,12 @@ def _field(split: str, name: str, kind: str) -> Mapping[str, Any] | None:
         return None
     return {
         "@type": "cr:Field",
-        "@id": f"{split}/{name}",
-        "name": f"{split}/{name}",
+        "@id": f"{part}/{name}",
+        "name": f"{part}/{name}",
         "description": _MEANINGS.get(name, f"Column {name}."),
         "dataType": data_type,
         **({"repeated": True} if inner else {}),
-        "source": {"fileSet": {"@id": f"{split}-files"}, "extract": {"column": name}},
+        "source": {"fileSet": {"@id": f"{part}-files"}, "extract": {"column": name}},
     }
 
 

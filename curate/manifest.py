@@ -111,10 +111,10 @@ class Manifest(_Model):
         """The bytes of manifest.json."""
         return orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
-    def write(self, root: str | Path) -> Manifest:
-        """Write `<root>/manifest.json` with the digests of README.md and croissant.json as they lie there; returns it."""
+    def write(self, root: str | Path, more: Iterable[str] = ()) -> Manifest:
+        """Write `<root>/manifest.json` with digests of README.md, croissant.json and `more` as they lie there; returns it."""
         root = Path(root)
-        files = {name: sha256_file(root / name) for name in FILES if (root / name).exists()}
+        files = {name: sha256_file(root / name) for name in (*FILES, *more) if (root / name).exists()}
         made = self.model_copy(update={"files": files})
         made = made.model_copy(update={"checksum": _checksum(made)})
         write_bytes(root / NAME, made.encoded())

@@ -564,10 +564,10 @@ class _Engine:
             self._number += 1
             done.append(self._do(replace(phase, name=name)))
         shards = export.collect(self.context, done)
-        exported = sum(s.documents for s in shards)
-        copies = "_copies" in self.plan.columns
-        if exported != entries[-1]["rows_out"] and not copies:
+        exported = export.distinct(done)
+        if exported != entries[-1]["rows_out"]:
             raise ManifestError(f"export wrote {exported} documents, the ledger has {entries[-1]['rows_out']}")
+        published = self._publish()
         record = read_json(self.root / "documents" / "manifest.json")
         made = manifest.build(
             recipe=_portable(self.recipe),
@@ -580,7 +580,7 @@ class _Engine:
             provenance=_provenance(),
         )
         card.write_card(self.root / "output", made)
-        made.write(self.root / "output")
+        made.write(self.root / "output", published)
         write_json(self.root / "plan.json", {"format": FORMAT, "phases": self._phases, "complete": True})
         write_json(
             self.root / "summary.json",
@@ -595,11 +595,20 @@ class _Engine:
         )
         names = ["recipe.yaml", "run.json", "plan.json", "summary.json", "ledger.parquet"]
         names += [f"{folder}/{name}" for folder in self.context.generations for name in ("manifest.json", "schema.parquet")]
-        kept = (f"index/{node.key}/index.json" for node in self.plan.nodes)
+        kept = (f"index/{node.key}/{name}" for node in self.plan.nodes for name in ("index.json", *node.stage.outputs))
         names += [name for name in kept if (self.root / name).is_file()]
         checksums = {**self._checksums, **{name: sha256_file(self.root / name) for name in names}}
         write_bytes(self.root / CHECKSUMS, canonical(checksums))
         report.write(self.root)
+
+    def _publish(self) -> list[str]:
+        """Put what stages leave for the output there, and name it. Of files of one name the last stage's stays."""
+        found = {name: self.root / "index" / node.key / name for node in self.plan.nodes for name in node.stage.outputs}
+        for name, path in found.items():
+            if not path.is_file():
+                raise StageError(f"{path} is missing: a stage was to leave it for the output")
+            write_bytes(self.root / "output" / name, path.read_bytes())
+        return sorted(found)
 
 
 CHECKSUMS = "checksums.json"

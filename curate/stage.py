@@ -143,6 +143,7 @@ class Stage:
 
     Class attributes: `version` is part of the fingerprint, raise it when the output changes. `resources` is what a task
     needs. `max_drop` and `max_cluster` are the default blast radius (None: unchecked); a recipe sets them beside the stage.
+    `outputs` names files that the fit of a global stage leaves in `Task.kept` and that belong into the output, beside the data.
     `example` holds parameters with which the stage can be made, for the conformance suite and the reference.
     """
 
@@ -150,6 +151,7 @@ class Stage:
     resources: ClassVar[Resources] = Resources()
     max_drop: ClassVar[float | None] = None
     max_cluster: ClassVar[int | None] = None
+    outputs: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[Mapping[str, Any]] = {}
 
     def needs(self) -> Mapping[str, Stage]:
