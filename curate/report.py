@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ledger as ledgers
+from curate import mixtures
 from curate.dataset import Dataset, Generation
 from curate.errors import CurateError
 from curate.memory import FEWEST
@@ -346,6 +347,7 @@ def page(facts: _Facts) -> Html:
         ("rejected", "Rejected at ingest", _rejected(facts)),
         ("composition", "Composition", _composition(facts)),
         ("samples", "Samples", _samples(facts)),
+        ("mixture", "Mixture", _mixture(facts)),
         ("output", "Output", _output(facts)),
         ("inputs", "Inputs", _inputs(facts)),
         ("phases", "Phases", _phases(facts)),
@@ -840,6 +842,47 @@ def _reasons_so_far(facts: _Facts) -> list[tuple[str, str, int, str]]:
         counts = pc.value_counts(table[REASON].combine_chunks()).to_pylist()
         found += [("ingest", c["values"], c["counts"], f"documents/{path.stem}") for c in counts]
     return found
+
+
+# --------------------------------------------------------------------------------------------- mixture
+
+
+def _mixture(facts: _Facts) -> Html:
+    path = facts.root / "output" / mixtures.FILE
+    if not facts.finished or not path.is_file():
+        return Html("")
+    found = mixtures.Mixture.load(path, "report")
+    most = max(*found.weights.values(), *found.natural.values())
+    named = bool(found.names)
+    rows = []
+    for group in sorted(found.weights, key=lambda name: -found.weights[name])[:TOP_GROUPS]:
+        weight, natural = found.weights[group], found.natural.get(group)
+        times = f"{weight / natural:.2f}" if natural else ""
+        bars = _say(_bar(("kept", weight / most)), _bar(("time", (natural or 0) / most)))
+        cells = [_cut(group), *([_cut(found.names.get(group, ""))] if named else []), _share(weight, 1) or "0"]
+        rows.append([*cells, _share(natural or 0, 1), times, bars])
+    columns = ["Group", *(["Name"] if named else []), ">Weight", ">In the corpus", ">Times", "~Weight above, corpus below"]
+    more = len(found.weights) - len(rows)
+    left = _tag("p", f"{more:,} more groups: see output/{mixtures.FILE}.", cls="muted") if more > 0 else ""
+    caption = f"Shares of tokens by {_cut(found.by, 40)}: the {len(rows)} largest" if found.by else "Shares of tokens"
+    warned = _tag("ul", *(_tag("li", w) for w in found.warnings)) if found.warnings else ""
+    return _say(_tag("p", _found_by(found)), warned, _table(caption, columns, rows), left)
+
+
+def _found_by(found: mixtures.Mixture) -> str:
+    """What a mixture was found by, and how far that is to be trusted."""
+    evidence, metric = found.evidence, found.metric
+    runs = [run for run in evidence.get("runs", ()) if run.get("measured") is not None]
+    said = [f"Found by {evidence['method']}" if "method" in evidence else "Weights"]
+    if runs:
+        tokens = evidence.get("proxy_tokens")
+        said.append(f"from {len(runs):,} measured mixtures" + (f" ({tokens:,} tokens of training)" if tokens else ""))
+    if found.predicted is not None:
+        spread = f" ± {found.uncertainty:.3g}" if found.uncertainty is not None else ""
+        said.append(f"predicted {metric.get('name', 'metric')} {found.predicted:.4g}{spread} {metric.get('unit', '')}".strip())
+    if rank := found.rank_correlation:
+        said.append(f"rank correlation with runs not seen {rank['spearman']:.2f} ({rank['low']:.2f} to {rank['high']:.2f})")
+    return ", ".join(said) + "."
 
 
 # --------------------------------------------------------------------------------------------- files, phases, recipe
