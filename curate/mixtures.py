@@ -322,7 +322,7 @@ class Generator:
                 parts, held = [], len(found)
         if len(found) < n and not fewer:
             raise StageError(
-                f"{what}: only {len(found):,} of {n:,} mixtures were found in {ATTEMPTS * n:,} draws in which no group has more "
+                f"{what}: only {len(found):,} of {n:,} mixtures were found in {ATTEMPTS * n:,} draws, none of whose groups has more "
                 f"than max_usage = {self.max_usage:g} times its share; raise max_usage or strength_max, or lower temperature"
             )
         return found / self.units
