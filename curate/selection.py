@@ -495,16 +495,76 @@ def _target_columns(path: str, stage: str, column: str, _mtime: int, _size: int)
     raise RecipeError(f"{stage}: the target {path} has neither a column {column!r} nor questions (`question`): {remedy}")
 
 
+def target_questions(paths: Sequence[str], stage: str, task: Task) -> Iterator[Question]:
+    """The questions of targets that have several `choices` and an answer among them; a file without choices has none.
+
+    An answer is read as `target_texts` reads it. What cannot be read so is counted by the task.
+    """
+    for path in reference.files(paths, stage):
+        if not has_choices(path, stage):
+            continue
+        for batch in reference.batches((path,), QUESTION, stage, task, 1):
+            rows = zip(*(batch[name].to_pylist() for name in QUESTION), strict=True)
+            for question, choices, answer in rows:
+                words, labels = _choices(choices)
+                if not words:
+                    continue
+                right = None if answer is None else _right(words, labels, answer)
+                if question is None or right is None:
+                    task.count(_UNANSWERED)
+                elif len(words) > 1:
+                    texts = [_behind(question, word) for word in words]
+                    start = len(question.rstrip())  # what stands between belongs to a choice: so it is in its tokens
+                    yield Question(question[:start], tuple(text[start:] for text in texts), right)
+
+
+@dataclass(frozen=True)
+class Question:
+    """question: without the space behind it. choices: each with the space before it. right: the number of the right one."""
+
+    question: str
+    choices: tuple[str, ...]
+    right: int
+
+
+def has_choices(path: str, stage: str) -> bool:
+    """Whether a file of targets has the columns `question` and `choices`."""
+    stat = Path(path).stat()
+    return _has_choices(path, stage, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _has_choices(path: str, stage: str, _mtime: int, _size: int) -> bool:
+    from curate.sources import NoText, Source, document_schema, inventory
+
+    source = Source(paths=(path,), text=QUESTION[0])
+    try:
+        schema, _ = document_schema(inventory(source), source)
+    except NoText:
+        return False
+    except SourceError as error:
+        raise RecipeError(f"{stage}: {error}") from None
+    return QUESTION[1] in schema.names
+
+
 def answered(question: str | None, choices: Any, answer: Any) -> str | None:
     """A question with its answer; None where either is missing, or the answer is none of the choices."""
     if question is None or answer is None:
         return None
+    words, labels = _choices(choices)
+    at = _right(words, labels, answer) if words else 0
+    return None if at is None else _behind(question, words[at] if words else _word(answer))
+
+
+def _choices(choices: Any) -> tuple[list[str], list[str]]:
+    """(texts of choices, their labels)."""
     labels: list[Any] = []
     if isinstance(choices, Mapping):
         choices, labels = choices.get("text"), list(choices.get("label") or [])
-    said = _right(list(choices), labels, answer) if choices else _word(answer)
-    if said is None:
-        return None
+    return [str(choice) for choice in choices or []], [str(label) for label in labels]
+
+
+def _behind(question: str, said: str) -> str:
     return question + said if question[-1:].isspace() else f"{question} {said}"
 
 
@@ -512,17 +572,17 @@ def _word(answer: Any) -> str:
     return ("yes" if answer else "no") if isinstance(answer, bool) else str(answer)
 
 
-def _right(choices: list[Any], labels: list[Any], answer: Any) -> str | None:
-    words = [str(choice) for choice in choices]
+def _right(words: list[str], labels: list[str], answer: Any) -> int | None:
+    """The number of the choice that an answer means."""
     said = _word(answer).strip()
     number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    for names in ([] if number else words, [str(label) for label in labels]):  # what is written out goes before an index
+    for names in ([] if number else words, labels):  # what is written out goes before an index
         if said in (bare := [name.strip() for name in names]):
-            return words[bare.index(said)]
+            return bare.index(said)
     if number:
         at = int(answer) if answer == int(answer) else -1
     elif len(said) == 1 and "A" <= said.upper() <= "Z":
         at = ord(said.upper()) - ord("A")
     else:
         at = int(said) if said.isascii() and said.isdigit() else -1
-    return words[at] if 0 <= at < len(words) else None
+    return at if 0 <= at < len(words) else None
