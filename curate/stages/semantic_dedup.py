@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import fit, prefer
+from curate.centroids import OVERSAMPLE, nearest, read_sample, require, same_size, sample_totals, train, write_sample
 from curate.errors import RecipeError, StageError
 from curate.stage import EMPTY, REASON, ROW, Batches, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.storage import (
@@ -38,7 +39,6 @@ SAMPLE = 262_144  # vectors for training, at most
 PER_CENTROID = 256  # with fewer, borders divide more pairs
 ROUNDS = 10
 NUMBERS = 1 << 27  # in the sample, at most: 512 MB
-OVERSAMPLE = 4  # so that the sample is whole though earlier stages have dropped up to three quarters
 DOCS_PER_PARTITION = 1 << 19
 LEADERS = 1 << 26  # numbers in those of one cluster, at most: 256 MB
 BLOCK = 256  # vectors that are compared at once
@@ -121,8 +121,6 @@ class SemanticDedup(GlobalStage):
             raise RecipeError(f"semantic_dedup: mode is {self.mode!r}; it is 'drop' or 'label'")
 
     def bound(self, columns: Collection[str]) -> Stage:
-        from curate.centroids import require
-
         if self.clusters != 1:
             require("stage 'semantic_dedup'")
         return self
@@ -246,16 +244,6 @@ def _halves(stage: SemanticDedup, batch: pa.RecordBatch) -> tuple[np.ndarray, np
         raise StageError(f"semantic_dedup: column {stage.column!r} holds no embeddings: {error}") from None
 
 
-def _same(stage: SemanticDedup, sizes: Sequence[int]) -> int:
-    """The one size that all embeddings have; 0 if there are none."""
-    if len(set(sizes)) > 1:
-        raise StageError(
-            f"semantic_dedup: column {stage.column!r} has embeddings of {min(sizes)} and of {max(sizes)} numbers: "
-            f"they come from different models, and cannot be compared"
-        )
-    return sizes[0] if sizes else 0
-
-
 def _write_parts(path: Path, tables: Iterator[pa.Table], limit: int) -> None:
     """Write rows by their column `partition`, in order; a partition has as many row groups as it took fillings of `limit`
     bytes."""
@@ -295,66 +283,28 @@ def _sample(stage: SemanticDedup, n_docs: int, task: Task, batches: Batches) -> 
     """Vectors of a shard whose hash is low enough that they may be in the sample, and how many vectors there are in all."""
     from curate.kernels.keys import order_hash
 
-    share = OVERSAMPLE * stage.sample_of(stage.clusters_of(n_docs)) / max(n_docs, 1)
-    bound = np.uint64(min(share, 1.0) * (2.0**64 - 2**11))
-    path, total, size = task.folder(stage) / "sample" / _name(task), 0, 0
-
-    def tables() -> Iterator[pa.Table]:
-        nonlocal total, size
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in batches:
             rows, vectors = _halves(stage, batch)
-            if not len(rows):
-                continue
-            total += len(rows)
-            size = _same(stage, [vectors.shape[1], size or vectors.shape[1]])
             at = pa.array(rows)
-            hashes = order_hash(stage.seed, batch["file"].take(at), batch["record"].take(at))
-            low = np.flatnonzero((hashes <= bound) | (share >= 1))
-            table = pa.table({"hash": hashes[low], "vector": packed_halves(vectors[low])})
-            yield table.append_column("partition", pa.array(np.zeros(len(low), np.int8)))
+            yield order_hash(stage.seed, batch["file"].take(at), batch["record"].take(at)), vectors
 
-    _write_parts(path, tables(), task.memory_limit // 16)
-    write_json(_beside(path), {"vectors": total, "numbers": size})
+    share = OVERSAMPLE * stage.sample_of(stage.clusters_of(n_docs)) / max(n_docs, 1)
+    path = task.folder(stage) / "sample" / _name(task)
+    write_sample(path, parts(), share, stage="semantic_dedup", column=stage.column, limit=task.memory_limit // 16)
 
 
 def _train(stage: SemanticDedup, task: Task) -> None:
     """The centroids, of the vectors with the lowest hashes."""
-    from curate import centroids
-    from curate.kernels.vectors import unit
-
     paths = [task.folder(stage) / "sample" / name for name in task.shards]
-    about = [read_json(_beside(path)) for path in paths]
-    size = _same(stage, [a["numbers"] for a in about if a["numbers"]])
-    k = stage.clusters_of(sum(a["vectors"] for a in about))
-    most = min(stage.sample_of(k), max(1, NUMBERS // max(size, 1)))
-    hashes = [_column(path, "hash") for path in paths]
-    lowest = np.concatenate([*hashes, np.empty(0, np.uint64)])
-    order = np.argsort(lowest, kind="stable")[:most]  # of equals, the first in input order
-    place = np.full(len(lowest), -1, np.int64)
-    place[order] = np.arange(len(order))
-    vectors = np.empty((len(order), size), np.float32)
-    begin = 0
-    for path, part in zip(paths, hashes, strict=True):
-        wanted = place[begin : begin + len(part)]
-        begin += len(part)
-        if (wanted >= 0).any():
-            with open_table(path) as file:
-                done = 0
-                for group in range(file.num_row_groups):
-                    found = unpacked_halves(file.read_row_group(group, columns=["vector"], use_threads=False)["vector"])
-                    here = wanted[done : done + len(found)]
-                    done += len(found)
-                    vectors[here[here >= 0]] = unit(found[here >= 0])
-    trained = centroids.train(vectors, k, seed=stage.seed, iterations=ROUNDS)
+    total, size = sample_totals(paths, stage="semantic_dedup", column=stage.column)
+    k = stage.clusters_of(total)
+    vectors = read_sample(paths, min(stage.sample_of(k), max(1, NUMBERS // max(size, 1))))
+    trained = train(vectors, k, seed=stage.seed, iterations=ROUNDS)
     task.count("centroids", len(trained))
     flat = pa.array(trained.ravel())
     table = pa.table({"centroid": pa.FixedSizeListArray.from_arrays(flat, size) if size else pa.array([], pa.null())})
     write_table(task.folder(stage) / "centroids.parquet", table, codec="lz4")
-
-
-def _column(path: Path, name: str) -> np.ndarray:
-    with open_table(path) as file:
-        return file.read([name], use_threads=False)[name].to_numpy() if file.num_row_groups else np.empty(0, np.uint64)
 
 
 def _centroids(stage: SemanticDedup, task: Task) -> np.ndarray | None:
@@ -367,7 +317,6 @@ def _centroids(stage: SemanticDedup, task: Task) -> np.ndarray | None:
 
 def _assign(stage: SemanticDedup, partitions: int, by_centroid: bool, task: Task, batches: Batches) -> None:
     """The vectors of a shard by partition, with their centroid and all that their order needs."""
-    from curate.centroids import nearest
     from curate.kernels.keys import hash128, order_hash
 
     centroids = _centroids(stage, task) if by_centroid else None
@@ -382,7 +331,7 @@ def _assign(stage: SemanticDedup, partitions: int, by_centroid: bool, task: Task
             without += batch.num_rows - len(rows)
             if not len(rows):
                 continue
-            size = _same(stage, [vectors.shape[1], size or vectors.shape[1]])
+            size = same_size("semantic_dedup", stage.column, (size, vectors.shape[1]))
             if centroids is None:
                 index, cosine = np.zeros(len(rows), np.uint32), np.zeros(len(rows))
             else:
@@ -492,7 +441,7 @@ class _Clusters:
                     else:
                         self._spill = spill
                         spill.seek(0)
-                _same(stage, [vectors.shape[1], self._size])
+                same_size("semantic_dedup", stage.column, (vectors.shape[1], self._size))
                 if self._spill is None:
                     self._held[done : done + len(vectors)] = vectors
                 else:
