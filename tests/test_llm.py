@@ -688,7 +688,7 @@ def test_a_cache_that_cannot_be_written_stops(tmp_path):
 
 
 def test_prompts_that_come_with_curate():
-    assert list(llm.prompts()) == ["biomed", "dataman", "fineweb_edu"]
+    assert list(llm.prompts()) == ["biomed", "cluster_name", "dataman", "fineweb_edu"]
     for name in llm.prompts():
         prompt = llm.load_prompt(name)
         text = "A {{ text }} with {% braces %} stays as it is."
