@@ -20,7 +20,7 @@ from curate.encoders import require
 from curate.errors import RecipeError, StageError
 from curate.lm import WINDOW
 from curate.mixtures import FILE, PREDICTORS, Mixture, groups_of
-from curate.searching import Candidate, Found, Run, Searching, Space, write_state
+from curate.searching import FEWEST, Candidate, Found, Run, Searching, Space, write_state
 from curate.selection import hashes_of
 from curate.stage import Batches, BatchFn, Stage, Step, Task, with_columns
 from curate.stages.quantile import as_number, has_score
@@ -34,6 +34,7 @@ CLIPPED = 10.0  # spreads from the middle: so far a score counts, however far it
 SAMPLE = 10_000  # documents of a domain, out of which its percentiles are estimated; exact where it has no more
 ROOM = 10  # times the tokens of a proxy that the pool holds of a domain: what is taken may be a tenth of it
 BLOCK = 10_000  # vectors that are looked at at a time
+NATURAL = "natural"
 _SIDES = ("higher", "lower")
 _NAMES = ("lambda", "omega", "eta", "epsilon")
 
@@ -54,9 +55,9 @@ class Quadmix(Searching):
     runs: how many proxies are trained, each on parameters drawn at random for every domain; the first is on natural
     proportions. predictor: "lightgbm" or "linear", of the metric by the parameters. simulated: for how many parameters more,
     drawn in the same way, the metric is predicted; the mean of the best `top` of them is what is found, unless a proxy that
-    was trained is predicted to be better. models: a size of proxies as in `climb`, or "ngram": an n-gram model is trained on
-    what each proxy would read. target, texts, column, metric, tokens, base_tokens, window, vocabulary, lr, batch_tokens,
-    target_tokens, device, dtype, into, names, confirm, weak and seed: see `climb`.
+    was trained is predicted to be better, or natural proportions were. models: a size of proxies as in `climb`, or "ngram": an
+    n-gram model is trained on what each proxy would read. target, texts, column, metric, tokens, base_tokens, window,
+    vocabulary, lr, batch_tokens, target_tokens, device, dtype, into, names, confirm, weak and seed: see `climb`.
 
     There are (scores + 4) times domains parameters, and the paper had 3,000 proxies for them: after a few dozen a prediction
     is rough, which `rank_correlation` in `mixture.json` says.
@@ -70,12 +71,13 @@ class Quadmix(Searching):
     scale of scores is it does not say, and the median and quantiles are own.
 
     >>> import pyarrow as pa
-    >>> texts = ["the cell divides and its nucleus divides", "buy now and win a free phone"] * 20
-    >>> docs = pa.table({"text": texts, "domain": ["a", "b"] * 20, "score": [i / 40 for i in range(40)]})
-    >>> search = Quadmix(by="domain", quality=("score",), texts=("cells have a nucleus",), models="ngram", tokens=500, runs=16,
-    ...                  predictor="linear", simulated=1000, weak="keep")
+    >>> texts = [f"the cell {i} divides, then it has {i} nuclei" if i % 2 else f"buy phone {i} now" for i in range(800)]
+    >>> docs = pa.table({"text": texts, "site": ["a"] * 800, "score": [i % 2 + i / 1000 for i in range(800)]})
+    >>> target = ("the cell divides, then it has nuclei, and the cell divides",)
+    >>> search = Quadmix(by="site", quality=("score",), texts=target, models="ngram", tokens=500, runs=24, simulated=1000,
+    ...                  predictor="linear", weak="keep")
     >>> wanted = search(docs).kept["sampling"].to_pylist()
-    >>> wanted[38] > wanted[0]
+    >>> wanted[799] > 1 > wanted[0]
     True
     """
 
@@ -86,7 +88,7 @@ class Quadmix(Searching):
         "texts": ("It was a bright cold day in April, and a clock struck thirteen.",),
         "models": "ngram",
         "tokens": 2000,
-        "runs": 4,
+        "runs": 6,
         "simulated": 100,
         "predictor": "linear",
         "weak": "keep",
@@ -108,10 +110,10 @@ class Quadmix(Searching):
                 raise RecipeError(f"quadmix: quality.{name} is {side!r}; say whether 'higher' or 'lower' is better")
         if self.by in self.directions or self.into in self.directions:
             raise RecipeError("quadmix: `quality` names scores; `by` and `into` are other columns")
-        if self.runs < 1 or not 1 <= self.top <= self.simulated:
+        if self.runs <= FEWEST or not 1 <= self.top <= self.simulated:
             raise RecipeError(
-                f"quadmix: runs is {self.runs}, top {self.top}, simulated {self.simulated}; give at least 1 of each, and no "
-                "higher top than simulated"
+                f"quadmix: runs is {self.runs}, top {self.top}, simulated {self.simulated}; give more than {FEWEST} runs, "
+                "and a top of 1 to simulated"
             )
         if self.predictor not in PREDICTORS:
             raise RecipeError(f"quadmix: predictor is {self.predictor!r}; it is one of {', '.join(PREDICTORS)}")
@@ -143,11 +145,14 @@ class Quadmix(Searching):
     def propose(self, number: int, space: Space, runs: Sequence[Run]) -> list[Candidate]:
         scores, domains = len(self.directions), len(space.groups)
         vectors = drawn(_generator(self.seed, 1), self.runs - 1, scores, domains)
-        found = [Candidate(everything(scores, domains), "natural", self.seed)]
+        found = [Candidate(everything(scores, domains), NATURAL, self.seed)]
         return found + [Candidate(vector, "drawn", self.seed) for vector in vectors]
 
     def conclude(self, space: Space, runs: Sequence[Run]) -> Found:
         runs = self.usable(runs)
+        # natural proportions are far from all that is drawn, so they are compared and not learned from
+        plain = [run for run in runs if run.candidate.origin == NATURAL]
+        runs = [run for run in runs if run.candidate.origin != NATURAL]
         fit = self.fitted(runs, self.predictor)
         correlation, warnings = self.trusted(fit, runs)
         sign, scores, domains = self.sign(runs), len(self.directions), len(space.groups)
@@ -158,20 +163,30 @@ class Quadmix(Searching):
             best, held = np.concatenate([best, new]), np.append(held, sign * fit.predict(new))
             keep = np.argsort(held, kind="stable")[: self.top]
             best, held = best[keep], held[keep]
-        values, origin = best.mean(axis=0), f"the mean of the best {len(best):,} of {self.simulated:,} drawn"
         known = np.array([run.candidate.values for run in runs])
-        of_known = sign * fit.predict(known)
-        if of_known.min() < sign * fit.predict(values[None])[0]:
-            values, origin = known[np.argmin(of_known)], "a proxy that was trained, since it is predicted to be better"
+        known = known[np.argsort(sign * fit.measured, kind="stable")]  # of equal predictions that one which did best
+        choice = np.concatenate([best.mean(axis=0, keepdims=True), known])
+        at = int(np.argmin(sign * fit.predict(choice)))
+        values, origin = choice[at], "a proxy that was trained" if at else f"the mean of {len(best)} of those simulated"
+        predicted = float(fit.predict(values[None])[0])
+        worse = bool(plain) and sign * float(self.table(plain).mean()) < sign * predicted
+        if worse:
+            values, origin = plain[0].candidate.values, NATURAL
+            said = f"natural proportions did better than the best that is predicted, {predicted:.4g}, so they are what is found"
+            warnings = [*warnings, said]
         return Found(
             values,
-            predicted=float(fit.predict(values[None])[0]),
-            uncertainty=fit.uncertainty(values[None]),
+            predicted=None if worse else predicted,
+            uncertainty=None if worse else fit.uncertainty(values[None]),
             correlation=correlation,
             more={
                 "origin": origin,
-                "predictor": fit.kind,
-                "mean_absolute_error": float(np.abs(fit.out_of_fold - fit.measured).mean()),
+                "predictor": {
+                    "kind": fit.kind,
+                    "residual": fit.residual,
+                    "mean_absolute_error": float(np.abs(fit.out_of_fold - fit.measured).mean()),
+                    "simulated": self.simulated,
+                },
                 **self.described(space, values),
             },
             warnings=tuple(warnings),
