@@ -413,17 +413,25 @@ class Pool:
         salt = xxhash.xxh3_64_intdigest(use.encode(), self.seed)
         return _mixed(_mixed(self._hash[documents] ^ np.uint64(salt)) + np.asarray(number).astype(np.uint64))
 
-    def weights_of(self, selection: Selection) -> np.ndarray:
-        """float64 per group: its share of the tokens of a selection."""
-        return self.checked(np.bincount(self._group[selection.documents], selection.lengths, len(self.groups)))
-
     def tokens(self, group: int) -> np.ndarray:
         """uint16 or uint32: the tokens of the documents of a group, one after the other, as a view of the file."""
-        return np.load(_tokens_file(self.folder, self._files[group]), mmap_mode="r", allow_pickle=False)
+        return np.load(_tokens_file(self.folder, self._made["files"][group]), mmap_mode="r", allow_pickle=False)
 
     @functools.cached_property
-    def _files(self) -> list[int]:
-        return read_json(self.folder / "pool.json")["files"]
+    def starts(self) -> np.ndarray:
+        """int64 per document: its first token among those of its group."""
+        sizes = self.documents["tokens"].to_numpy()
+        found = np.cumsum(sizes) - sizes
+        return found - found[np.searchsorted(self._group, self._group)]
+
+    @functools.cached_property
+    def _made(self) -> dict[str, Any]:
+        return read_json(self.folder / "pool.json")
+
+    @property
+    def units(self) -> str:
+        """The digest of what turned texts into `tokens`."""
+        return self._made["units"]
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
@@ -791,7 +799,8 @@ def _spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _write_runs(folder: Path, ids: np.ndarray, lengths: np.ndarray, skip: np.ndarray, **more: np.ndarray) -> None:
-    values = {"ids": ids.astype(np.int32), "bounds": np.append(0, np.cumsum(lengths)).astype(np.int64), "skip": skip, **more}
+    values: dict[str, np.ndarray] = {"ids": ids.astype(np.int32), "skip": skip, **more}
+    values["bounds"] = np.append(0, np.cumsum(lengths)).astype(np.int64)
     for name, array in values.items():
         _save(folder / f"{name}.npy", array)
 
@@ -863,6 +872,8 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 def _finish(job: _Job, task: Task) -> None:
     """The pool as a whole."""
+    from curate.lm import ngram
+
     folder = job.folder(task)
     census = read_json(folder / "census.json")
     notes: dict[str, int] = dict(census["notes"])
@@ -896,9 +907,13 @@ def _finish(job: _Job, task: Task) -> None:
         digest.update(sha256_file(path).encode())
     for path in sorted([*folder.glob("units/*"), *folder.glob("tokenizer/*")]):
         digest.update(sha256_file(path).encode())
+    if job.config.trains:
+        units = tokenizer.read(folder / "tokenizer", job.what).digest
+    else:
+        units = ngram.load(folder / "units", job.what).digest
     pool = {
         "groups": names, "natural": (shares / shares.sum()).tolist(), "targets": [target["name"] for target in about],
-        "digest": digest.hexdigest(), "seed": job.config.seed, "files": files, "notes": notes,
+        "digest": digest.hexdigest(), "seed": job.config.seed, "files": files, "units": units, "notes": notes,
     }  # fmt: skip
     write_json(folder / "pool.json", pool)
 
@@ -999,14 +1014,14 @@ def _lowest_questions(questions: Iterator[Question], salt: np.uint64, room: int)
 def measured(
     task: Task, stage: GlobalStage, pool: Pool, config: Config, selection: Selection | np.ndarray, seed: int
 ) -> Measured:
-    """`measure`, or `measure_ngram` where the models are such, unless it was done before: see `cached`.
+    """`measure`, unless it was done before (see `cached`); or the same with n-gram models, which take no longer than to ask.
 
-    selection: documents; or weights (float64 per group), out of which `by_weights` chooses `config.tokens`. For n-gram models,
-    documents count by the shares of tokens that their groups have. seed: of the order of documents; first weights are the same
-    for all.
+    selection: documents; or weights (float64 per group), out of which `by_weights` chooses `config.tokens`. An n-gram model is
+    trained on documents (`measure_documents`), while weights mix those of the groups. seed: of the order of documents; first
+    weights are the same for all.
     """
     if not config.trains:
-        return measure_ngram(pool, pool.weights_of(selection) if isinstance(selection, Selection) else selection)
+        return measure_documents(pool, selection) if isinstance(selection, Selection) else measure_ngram(pool, selection)
     chosen = selection if isinstance(selection, Selection) else pool.by_weights(selection, config.tokens)
     key = measurement_key(pool, config, chosen, seed)
     return cached(task, stage, key, lambda: measure(pool, config, chosen, _kept_in(task, stage) / "work", seed))
@@ -1071,15 +1086,13 @@ def compose(pool: Pool, selection: Selection, folder: Path, seed: int) -> packed
     if not len(documents):
         raise StageError("nothing is chosen to train a proxy on: raise its tokens")
     reader = tokenizer.read(pool.folder / "tokenizer", "proxies")
-    sizes, group = pool.documents["tokens"].to_numpy(), pool.documents["group"].to_numpy()
-    starts = np.cumsum(sizes) - sizes
-    starts = (starts - starts[np.searchsorted(group, group)])[documents]
+    starts, group = pool.starts[documents], pool.documents["group"].to_numpy()[documents]
     of = [pool.tokens(number) for number in range(len(pool.groups))]
     with storage.atomic(folder / packed.TOKENS) as path:
         kind = np.uint16 if reader.vocabulary <= 1 << 16 else np.uint32
         row = np.lib.format.open_memmap(path, "w+", kind, (selection.tokens + 1,))
         at = 0
-        for g, start, length in zip(group[documents].tolist(), starts.tolist(), lengths.tolist(), strict=True):
+        for g, start, length in zip(group.tolist(), starts.tolist(), lengths.tolist(), strict=True):
             row[at] = reader.separator
             row[at + 1 : at + 1 + length] = of[g][start : start + length]
             at += 1 + length
@@ -1182,17 +1195,52 @@ def _mixed_logprobs(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def measure_ngram(pool: Pool, weights: Sequence[float] | np.ndarray) -> Measured:
     """How the mixture of the groups' n-gram models does on the targets. Losses are of its own tokens, not those of proxies."""
-    shares, matrix, targets = pool.checked(weights), _matrix(pool), {}
+    shares, matrix, parts = pool.checked(weights), _matrix(pool), _parts(pool)
     used = np.flatnonzero(shares)
-    for number, (target, (texts, choices)) in enumerate(zip(pool.about, _parts(pool), strict=True)):
-        found = _losses(-math.fsum(_mixed_logprobs(matrix[texts][:, used], shares[used])), target["ngram"])
+
+    def judged(number: int, kind: int) -> np.ndarray:
+        return _mixed_logprobs(matrix[parts[number][kind]][:, used], shares[used])
+
+    return Measured(_judged(pool, judged))
+
+
+def measure_documents(pool: Pool, selection: Selection) -> Measured:
+    """How an n-gram model of these documents does on the targets, where which of a group are taken matters.
+
+    The tokens of the pool have to be those of n-gram models (`Config.models`).
+    """
+    from curate.lm import ngram
+
+    units = ngram.load(pool.folder / "units", "proxies").units
+    if units.digest != pool.units:
+        raise StageError("the pool holds the tokens of transformers: n-gram models cannot be trained on them")
+    counts = ngram.Counts(units, ngram.ORDER)
+    starts, group = pool.starts[selection.documents], pool.documents["group"].to_numpy()[selection.documents]
+    for number in np.unique(group).tolist():
+        mine = group == number
+        lengths = selection.lengths[mine]
+        ids = pool.tokens(number)[_spread(starts[mine], lengths)].astype(np.int32)
+        counts.add(ids, ngram._runs(np.append(0, np.cumsum(lengths)), lm.WINDOW))
+    if not counts.tokens:
+        raise StageError("nothing is chosen to train a proxy on: raise its tokens")
+    model = ngram.NGram(units, (counts.table(2),), (1.0,))
+    folder, kinds = pool.folder / "targets", ("texts", "choices")
+    found = _judged(pool, lambda number, kind: _scored(model, _Runs(folder / f"{number:03d}" / "ngram" / kinds[kind])))
+    return Measured(found, selection.tokens, selection.repeats)
+
+
+def _judged(pool: Pool, logprobs: Callable[[int, int], np.ndarray]) -> dict[str, dict[str, float]]:
+    """What n-gram models show on each target. logprobs: of the number of a target and 0 (texts) or 1 (choices), ln p of each
+    token that is judged."""
+    targets = {}
+    for number, target in enumerate(pool.about):
+        found = _losses(-math.fsum(logprobs(number, 0)), target["ngram"])
         if target["ngram"]["items"]:
             runs = _Runs(pool.folder / "targets" / f"{number:03d}" / "ngram" / "choices")
-            each = _mixed_logprobs(matrix[choices][:, used], shares[used])
             choice = np.repeat(np.arange(len(runs.skip)), np.diff(runs.bounds) - runs.skip)
-            found |= _accuracies(np.bincount(choice, each, len(runs.skip)), runs)
+            found |= _accuracies(np.bincount(choice, logprobs(number, 1), len(runs.skip)), runs)
         targets[target["name"]] = found
-    return Measured(targets)
+    return targets
 
 
 def em(
