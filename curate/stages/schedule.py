@@ -84,6 +84,9 @@ class Schedule(GlobalStage):
 
     def __post_init__(self) -> None:
         _plan(self)
+        parts = [{key: proportions.by_name(value) for key, value in phase.items()} for phase in self.phases]
+        object.__setattr__(self, "phases", tuple(parts))
+        object.__setattr__(self, "upsample", proportions.by_name(self.upsample))
         proportions.tokens_of(self.tokens, "schedule")
         proportions.check_repeats(self.max_repeats, "schedule")
 
