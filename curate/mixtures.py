@@ -27,7 +27,7 @@ from curate.storage import write_json
 
 FORMAT = "curate-mixture/1"
 FILE = "mixture.json"
-OTHERS = "*"  # all groups together that a mapping does not name
+OTHERS = "*"  # all groups together that a mapping does not name; see `curate.proportions`
 UNIT = "tokens"
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -201,24 +201,6 @@ def groups_of(column: pa.Array, what: str) -> tuple[np.ndarray, tuple[str, ...]]
     return number, tuple(group_name(value) for value in coded.dictionary.to_pylist())
 
 
-def given_weights(weights: Mapping[str, float], groups: Sequence[str], natural: Iterable[float], what: str) -> list[float]:
-    """The shares of all `groups`, in their order, out of some by hand.
-
-    weights: shares of groups; "*" is that of all groups together that are not named, which is divided among them as they have
-    it in `natural`. Without it they get nothing. Raises RecipeError for a group that there is not.
-    """
-    named = shares(weights, what)
-    unknown = [name for name in named if name != OTHERS and name not in groups]
-    if unknown:
-        raise RecipeError(f"{what}: there is no group {unknown[0]!r}{did_you_mean(unknown[0], groups)}")
-    others = {name: share for name, share in zip(groups, natural, strict=True) if name not in named}
-    total = math.fsum(others.values())
-    rest = named.get(OTHERS, 0.0)
-    if rest and not total:
-        raise RecipeError(f"{what}: '*' has the weight {rest:g}, but there are no other groups; leave it out")
-    return [named[name] if name in named else rest * others[name] / total if rest else 0.0 for name in groups]
-
-
 # --------------------------------------------------------------------------------------------- candidates
 
 STRENGTHS = 15  # of the Dirichlet distributions that candidates are drawn from
@@ -322,8 +304,8 @@ class Generator:
                 parts, held = [], len(found)
         if len(found) < n and not fewer:
             raise StageError(
-                f"{what}: only {len(found):,} of {n:,} mixtures were found in {ATTEMPTS * n:,} draws, none of whose groups has more "
-                f"than max_usage = {self.max_usage:g} times its share; raise max_usage or strength_max, or lower temperature"
+                f"{what}: only {len(found):,} of {n:,} mixtures were found in {ATTEMPTS * n:,} draws, without one of too "
+                f"large a share: no group may have more than max_usage = {self.max_usage:g} times its share: raise max_usage or strength_max"
             )
         return found / self.units
 

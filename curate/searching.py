@@ -153,6 +153,7 @@ class Searching(GlobalStage):
         if self.weak not in ("stop", "keep"):
             raise RecipeError(f"{what}: weak is {self.weak!r}; it is 'stop' or 'keep'")
         self.config.check(what)
+        self.wanted.check(what)
         if not all(size >= 0 for size in self.sizes()) or sum(self.sizes()) > MOST:
             raise RecipeError(f"{what}: {' + '.join(map(str, self.sizes()))} proxies are wanted; give at most {MOST:,}")
 
@@ -221,9 +222,7 @@ class Searching(GlobalStage):
 
     def bound(self, columns: Collection[str]) -> Stage:
         if self.measures:
-            if not self.target and not self.texts:  # only now, so that a recipe can leave it to those who run it
-                raise RecipeError(f"{self.code}: give `target`, files of what proxies are to be good at, or `texts`")
-            self.wanted.check(self.code)
+            self.wanted.asked(self.code)  # only now, so that a recipe can leave it to those who run it
             if self.metric.startswith("accuracy") and not self.wanted.has_choices(self.code):
                 raise RecipeError(f"{self.code}: metric is {self.metric}, but not all targets have questions with choices")
             if self.config.trains:
@@ -243,7 +242,7 @@ class Searching(GlobalStage):
         return pa.schema([(self.into, pa.float32())])
 
     def files(self) -> tuple[str, ...]:
-        return self.wanted.paths(self.code) if self.measures and (self.target or self.texts) else ()
+        return self.wanted.paths(self.code) if self.measures else ()
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
         from curate.proxies import pool_steps
@@ -265,20 +264,14 @@ class Searching(GlobalStage):
         if not task.shard:  # once for the run, since the notes of shards are added up
             for warning in mixture.warnings:
                 task.count(warning)
-            for note, n in self._pool_notes(mixture).items():
+            for note, n in mixture.evidence.get("notes", {}).items():
                 task.count(note, n)
         rates = {group: mixture.weights[group] / share for group, share in mixture.natural.items() if share > 0}
-        return partial(self._rated, task, rates)
+        return partial(self._rated, rates)
 
-    def _pool_notes(self, mixture: Mixture) -> Mapping[str, int]:
-        return mixture.evidence.get("notes") or {}
-
-    def _rated(self, task: Task, rates: Mapping[str, float], batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _rated(self, rates: Mapping[str, float], batch: pa.RecordBatch) -> pa.RecordBatch:
         at, groups = mixtures.groups_of(batch[self.by], f"{self.code}: column {self.by!r}")
-        known = np.array([rates.get(group, np.nan) for group in groups] + [np.nan])
-        values = known[at]  # -1, no group, is the last
-        if without := int((at < 0).sum()):
-            task.count("documents without a group, which are in no mixture", without)
+        values = np.array([*(rates.get(group, 0.0) for group in groups), np.nan])[at]  # -1, no group, is the last
         return with_columns(batch, {self.into: pa.array(values, pa.float32(), mask=np.isnan(values))})
 
     # ------------------------------------------------------------------ what was measured
@@ -293,7 +286,7 @@ class Searching(GlobalStage):
     def table(self, runs: Sequence[Run]) -> np.ndarray:
         """The metric of each run on each target: float64 (runs, targets)."""
         name = self.metric_of(runs)
-        return np.array([[of[name] for of in run.measured.targets.values()] for run in runs], np.float64)
+        return np.array([[of.get(name, np.nan) for of in run.measured.targets.values()] for run in runs], np.float64)
 
     def sign(self, runs: Sequence[Run]) -> float:
         """1 where lower is better, else -1."""
@@ -620,13 +613,9 @@ def _mixture(
         names=dict(names),
         metric={"name": name, "lower_is_better": lower, "unit": unit, "targets": targets},
         predicted=found.predicted,
-        measured=None if last is None else {"metric": _metric(last, name), "targets": last.targets},
+        measured=None if last is None else {"metric": last.metric(name), "targets": last.targets},
         uncertainty=found.uncertainty,
         rank_correlation=found.correlation,
         evidence={**evidence, **found.more, "notes": dict(notes), "runs": records},
         warnings=tuple(warnings),
     )
-
-
-def _metric(measured: Measured, name: str) -> float:
-    return float(np.mean([of[name] for of in measured.targets.values()]))
