@@ -304,8 +304,8 @@ class Generator:
                 parts, held = [], len(found)
         if len(found) < n and not fewer:
             raise StageError(
-                f"{what}: only {len(found):,} of {n:,} mixtures were found in {ATTEMPTS * n:,} draws, without one of too "
-                f"large a share: no group may have more than max_usage = {self.max_usage:g} times its share: raise max_usage or strength_max"
+                f"{what}: {ATTEMPTS * n:,} draws have only {len(found):,} of {n:,} mixtures in which no group has more than "
+                f"max_usage = {self.max_usage:g} times its share: raise max_usage or strength_max"
             )
         return found / self.units
 
