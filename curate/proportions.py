@@ -113,10 +113,16 @@ def check_source(weights: Any, columns: Collection[str], what: str) -> None:
             )
 
 
-def column_of(by: str, sources: Sequence[Any], what: str) -> str:
-    """The column that groups are by: `by`, else that of the first file among the sources of weights, else `cluster`."""
+def column_of(by: str, sources: Sequence[Any], columns: Collection[str], what: str) -> str:
+    """The column that groups are by: `by`, else that of the first file among the sources of weights, else `cluster`.
+
+    Raises RecipeError where that is not there and nobody has asked for it.
+    """
     said = [mixtures.Mixture.load(weights, what).by for weights in sources if is_file(weights)]
-    return by or next(filter(None, said), COLUMN)
+    found = by or next(filter(None, said), COLUMN)
+    if not by and found not in columns:
+        raise RecipeError(f"{what}: there is no column {found!r}; set `by`, the column whose values are the groups")
+    return found
 
 
 # --------------------------------------------------------------------------------------------- shares

@@ -93,7 +93,7 @@ class Mixture(GlobalStage):
         if self.weights is None:  # only now, so that a recipe can leave it to those who run it
             raise RecipeError("mixture: give `weights`, shares of groups, or `rate`, a column with a rate for each document")
         proportions.check_source(self.weights, columns, "mixture")
-        by = proportions.column_of(self.by, [self.weights], "mixture")
+        by = proportions.column_of(self.by, [self.weights], columns, "mixture")
         return self if by == self._tape.by else replace(self, by=by)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,13 +15,13 @@ import pyarrow.compute as pc
 
 from curate import mixtures, proportions
 from curate.errors import RecipeError, StageError, did_you_mean
+from curate.export import GROUP_NAME
 from curate.proportions import Cuts, Layout, Shares, Tape
 from curate.stage import REASON, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.storage import read_table, write_json
 
 FORMAT = "curate-schedule/1"
 FILE = "schedule.json"
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 MOST_PHASES, MOST_ORDERS = 100, 100
 ROUNDING = 0.005  # by which shares, as a table gives them, may miss their sum
 
@@ -95,7 +94,7 @@ class Schedule(GlobalStage):
             raise RecipeError("schedule: give `phases`, or `upsample`: the groups that the last part of training has more of")
         for phase in _plan(self):
             proportions.check_source(phase.weights, columns, phase.what)
-        by = proportions.column_of(self.by, self._sources, "schedule")
+        by = proportions.column_of(self.by, self._sources, columns, "schedule")
         return self if by == self._tape.by else replace(self, by=by)
 
     @property
@@ -211,7 +210,7 @@ def _phase(raw: Any, number: int) -> _Phase:
             raise RecipeError(f"{where} has no {key!r}{did_you_mean(str(key), _KEYS)}")
     name: Any = raw.get("name")
     share: Any = raw.get("share")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not GROUP_NAME.fullmatch(name):
         raise RecipeError(f"{where} has the name {name!r}; give one of a-z, 0-9, '.', '_' and '-'")
     where = f"schedule: phase {name!r}"
     if not _is_number(share) or not 0 < share < math.inf:

@@ -221,6 +221,8 @@ def test_what_is_wrong_once_columns_are_known(tmp_path):
     table = docs(["a"], [1])
     with pytest.raises(RecipeError, match="mixture: give `weights`, shares of groups, or `rate`"):
         Mixture(by="g")(table)
+    with pytest.raises(RecipeError, match="mixture: there is no column 'cluster'; set `by`"):
+        Mixture(weights={"a": 1})(table)
     with pytest.raises(RecipeError, match="mixture: weights is 'climb', and no stage before it has this id"):
         Mixture(by="g", weights="climb")(table)
     with pytest.raises(RecipeError, match="mixture: there is no file"):
@@ -396,6 +398,38 @@ def corpus(tmp_path):
     for i in range(3):
         pq.write_table(table.slice(300 * i, 300), tmp_path / "in" / f"{i}.parquet")
     return tmp_path / "in"
+
+
+SEARCHED = """\
+name: searched
+source: auto
+stages:
+  - bins: {columns: tokens}
+  - manual: {by: g, weights: {0: 0.4, 1: 0.3, "*": 0.3}}
+    id: found
+  - where: {sql: g > 0}
+  - mixture: {by: g, weights: found, tokens: 20k}
+output: {validation: 0}
+"""
+
+
+def test_weights_of_a_search(tmp_path, corpus):
+    """By its id; and a group that a stage between the two has emptied is not passed over."""
+    lost = loads(SEARCHED).with_inputs([str(corpus)])
+    with pytest.raises(StageError, match=r"mixture: the search 'found': g = '0' has the share 0\.4, and no document with tok"):
+        lost.run(tmp_path / "run", executor="inline")
+    kept = SEARCHED.replace("  - where: {sql: g > 0}\n", "")
+    loads(kept).with_inputs([str(corpus)]).run(tmp_path / "run", executor="inline")
+    out = pa.concat_tables(pq.read_table(p) for p in (tmp_path / "run" / "output" / "data").rglob("*.parquet"))
+    shares = [out.filter(pa.array(out["g"].to_numpy() == g))["tokens"].to_numpy().sum() / 20_000 for g in range(4)]
+    assert shares[:2] == pytest.approx([0.4, 0.3], abs=0.01)
+    assert Found.load(tmp_path / "run" / "output" / "mixture.json", "test").weights["0"] == pytest.approx(0.4)
+    wrong = loads(kept, overrides=["stages.mixture.by=tokens_bin"]).with_inputs([str(corpus)])
+    with pytest.raises(StageError, match="mixture: the search 'found' has weights of the groups of 'g', not of 'tokens_bin'"):
+        wrong.run(tmp_path / "run", executor="inline")
+    wrong = loads(kept, overrides=["stages.mixture.weights=bins"]).with_inputs([str(corpus)])
+    with pytest.raises(StageError, match="mixture: weights is 'bins', a stage that searches none"):
+        wrong.run(tmp_path / "run", executor="inline")
 
 
 def test_runs_are_the_same_with_any_number_of_workers(tmp_path, corpus):
