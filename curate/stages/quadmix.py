@@ -33,6 +33,7 @@ FREE = 4  # parameters of a domain besides the weights of the scores: lambda, om
 CLIPPED = 10.0  # spreads from the middle: so far a score counts, however far it lies
 SAMPLE = 10_000  # documents of a domain, out of which its percentiles are estimated; exact where it has no more
 ROOM = 10  # times the tokens of a proxy that the pool holds of a domain: what is taken may be a tenth of it
+POINTS = 32  # at which a sampling function is looked at for its mean
 BLOCK = 10_000  # vectors that are looked at at a time
 NATURAL = "natural"
 _SIDES = ("higher", "lower")
@@ -53,14 +54,15 @@ class Quadmix(Searching):
     the others without. Ranks are estimated from 10,000 documents of each domain, and exact in one that has no more.
 
     runs: how many proxies are trained, each on parameters drawn at random for every domain; the first is on natural
-    proportions. predictor: "lightgbm" or "linear", of the metric by the parameters. simulated: for how many parameters more,
-    drawn in the same way, the metric is predicted; the mean of the best `top` of them is what is found, unless a proxy that
-    was trained is predicted to be better, or natural proportions were. models: a size of proxies as in `climb`, or "ngram": an
-    n-gram model is trained on what each proxy would read. target, texts, column, metric, tokens, base_tokens, window,
-    vocabulary, lr, batch_tokens, target_tokens, device, dtype, into, names, confirm, weak and seed: see `climb`.
+    proportions. predictor: "lightgbm" or "linear", of the metric. simulated: for how many parameters more, drawn in the same
+    way, it is predicted; the mean of the best `top` of them is what is found, unless a proxy that was trained is predicted to
+    be better, or natural proportions were. features: what it is predicted by: "parameters", all (scores + 4) times domains of
+    them, for which the paper had 3,000 proxies; or "shares": what share of the tokens each domain comes to by them, and how
+    much each score weighs on average in what is taken, so that a few dozen proxies say something.
 
-    There are (scores + 4) times domains parameters, and the paper had 3,000 proxies for them: after a few dozen a prediction
-    is rough, which `rank_correlation` in `mixture.json` says.
+    models: a size of proxies as in `climb`, or "ngram": an n-gram model is trained on what each proxy would read. target,
+    texts, column, metric, tokens, base_tokens, window, vocabulary, lr, batch_tokens, target_tokens, device, dtype, into, names,
+    confirm, weak and seed: see `climb`.
 
     Columns written: `into` (float32): how many times the document is wanted, before all are multiplied by one factor for a
     budget, which `mixture: {rate: sampling}` does; null for a document without a domain. Reasons: none. `mixture.json`: the
@@ -68,7 +70,7 @@ class Quadmix(Searching):
     score.
 
     Source: QuaDMix (Liu et al. 2025, arXiv:2504.16511): formulas, distribution of the parameters, predictor and sizes; what its
-    scale of scores is it does not say, and the median and quantiles are own.
+    scale of scores is it does not say: median and quantiles are own, and `features: shares`.
 
     >>> import pyarrow as pa
     >>> texts = [f"the cell {i} divides, then it has {i} nuclei" if i % 2 else f"buy phone {i} now" for i in range(800)]
@@ -98,6 +100,7 @@ class Quadmix(Searching):
     quality: Mapping[str, str] | tuple[str, ...]
     runs: int = 3000
     predictor: Literal["lightgbm", "linear"] = "lightgbm"
+    features: Literal["parameters", "shares"] = "parameters"
     simulated: int = 100_000
     top: int = 10
 
@@ -115,6 +118,8 @@ class Quadmix(Searching):
                 f"quadmix: runs is {self.runs}, top {self.top}, simulated {self.simulated}; give more than {FEWEST} runs, "
                 "and a top of 1 to simulated"
             )
+        if self.features not in ("parameters", "shares"):
+            raise RecipeError(f"quadmix: features is {self.features!r}; it is 'parameters' or 'shares'")
         if self.predictor not in PREDICTORS:
             raise RecipeError(f"quadmix: predictor is {self.predictor!r}; it is one of {', '.join(PREDICTORS)}")
 
@@ -153,22 +158,26 @@ class Quadmix(Searching):
         # natural proportions are far from all that is drawn, so they are compared and not learned from
         plain = [run for run in runs if run.candidate.origin == NATURAL]
         runs = [run for run in runs if run.candidate.origin != NATURAL]
-        fit = self.fitted(runs, self.predictor)
-        correlation, warnings = self.trusted(fit, runs)
         sign, scores, domains = self.sign(runs), len(self.directions), len(space.groups)
+        known = np.array([run.candidate.values for run in runs])
+        seen = partial(shares_of, natural=space.natural, scores=scores) if self.features == "shares" else np.asarray
+        features = [
+            replace(run, candidate=replace(run.candidate, values=row)) for run, row in zip(runs, seen(known), strict=True)
+        ]
+        fit = self.fitted(features, self.predictor)
+        correlation, warnings = self.trusted(fit, runs)
         rng = _generator(self.seed, 2)
         best, held = np.empty((0, (scores + FREE) * domains)), np.empty(0)
         for start in range(0, self.simulated, BLOCK):
             new = drawn(rng, min(BLOCK, self.simulated - start), scores, domains)
-            best, held = np.concatenate([best, new]), np.append(held, sign * fit.predict(new))
+            best, held = np.concatenate([best, new]), np.append(held, sign * fit.predict(seen(new)))
             keep = np.argsort(held, kind="stable")[: self.top]
             best, held = best[keep], held[keep]
-        known = np.array([run.candidate.values for run in runs])
         known = known[np.argsort(sign * fit.measured, kind="stable")]  # of equal predictions that one which did best
         choice = np.concatenate([best.mean(axis=0, keepdims=True), known])
-        at = int(np.argmin(sign * fit.predict(choice)))
+        at = int(np.argmin(sign * fit.predict(seen(choice))))
         values, origin = choice[at], "a proxy that was trained" if at else f"the mean of {len(best)} of those simulated"
-        predicted = float(fit.predict(values[None])[0])
+        predicted, uncertainty = float(fit.predict(seen(values[None]))[0]), fit.uncertainty(seen(values[None]))
         worse = bool(plain) and sign * float(self.table(plain).mean()) < sign * predicted
         if worse:
             values, origin = plain[0].candidate.values, NATURAL
@@ -177,12 +186,13 @@ class Quadmix(Searching):
         return Found(
             values,
             predicted=None if worse else predicted,
-            uncertainty=None if worse else fit.uncertainty(values[None]),
+            uncertainty=None if worse else uncertainty,
             correlation=correlation,
             more={
                 "origin": origin,
                 "predictor": {
                     "kind": fit.kind,
+                    "features": self.features,
                     "residual": fit.residual,
                     "mean_absolute_error": float(np.abs(fit.out_of_fold - fit.measured).mean()),
                     "simulated": self.simulated,
@@ -380,6 +390,24 @@ def sampled(
     inside = r <= omega
     above = np.where(inside, omega - r, 0.0)
     return np.where(inside, (2 / (1 + np.exp(-steepness * above))) ** eta, 0.0) + epsilon
+
+
+def shares_of(vectors: np.ndarray, natural: np.ndarray, scores: int) -> np.ndarray:
+    """What vectors of parameters come to: float64 (n, domains + scores).
+
+    The shares of tokens that domains come to, ranks being evenly spread over [0, 1] in each, and the weights of the scores as a
+    mean over these tokens; rows in which nothing is wanted have natural shares.
+    """
+    rows = np.asarray(vectors, np.float64).reshape(len(vectors), scores + FREE, -1)
+    alpha, (steepness, omega, eta, epsilon) = rows[:, :scores], np.moveaxis(rows[:, scores:], 1, 0)
+    part = (np.arange(POINTS) + 0.5) / POINTS
+    above = np.minimum(omega, 1.0)[..., None] * part  # omega - r, at ranks from 0 to omega
+    above += np.maximum(omega - 1.0, 0.0)[..., None]
+    mean = ((2 / (1 + np.exp(-steepness[..., None] * above))) ** eta[..., None]).mean(axis=-1)
+    wanted = natural * (mean * np.minimum(omega, 1.0) + epsilon)
+    total = wanted.sum(axis=1, keepdims=True)
+    share = np.where(total > 0, wanted / np.where(total > 0, total, 1.0), natural)
+    return np.concatenate([share, np.einsum("nd,nsd->ns", share, alpha)], axis=1)
 
 
 def expected_tokens(sampling: np.ndarray, tokens: np.ndarray) -> float:

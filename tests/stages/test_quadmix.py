@@ -11,6 +11,7 @@ from curate.stages.quadmix import (
     Parameters,
     copies_of,
     drawn,
+    everything,
     expected_tokens,
     merged,
     percentiles,
@@ -18,6 +19,7 @@ from curate.stages.quadmix import (
     sampled,
     scale_of,
     scaled,
+    shares_of,
     to_budget,
 )
 
@@ -99,6 +101,22 @@ def test_parameters_are_drawn_as_in_the_paper():
         assert np.abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() < 0.02  # uniform, by Kolmogorov and Smirnov
         assert abs(np.corrcoef(values.T)[0, 1]) < 0.05
     np.testing.assert_array_equal(parts[7].vector(), vectors[7])
+
+
+def test_shares_are_what_many_documents_come_to():
+    rng = np.random.default_rng(5)
+    natural = np.array([0.7, 0.2, 0.1])
+    vectors = drawn(rng, 20, 2, 3)
+    r = (np.arange(200_000) + 0.5) / 200_000
+    for vector, found in zip(vectors, shares_of(vectors, natural, 2), strict=True):
+        held = Parameters.of(vector, 2)
+        free = zip(held.steepness, held.omega, held.eta, held.epsilon, strict=True)
+        means = natural * [sampled(r, *of).mean() for of in free]
+        share = means / means.sum()
+        np.testing.assert_allclose(found[:3], share, rtol=2e-3)
+        np.testing.assert_allclose(found[3:], held.alpha @ share, rtol=2e-3)
+    np.testing.assert_allclose(shares_of(everything(2, 3)[None], natural, 2)[0], [*natural, 0.5, 0.5])
+    np.testing.assert_allclose(shares_of(0 * vectors, natural, 2)[:, :3], np.tile(natural, (20, 1)))
 
 
 # --------------------------------------------------------------------------------------------- scores
