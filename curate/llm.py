@@ -69,12 +69,13 @@ _OURS = ("model", "messages", "response_format", "stream", "n")
 @dataclass(frozen=True)
 class Request:
     """One question. prompt: the user's message; system: one before it, or "". schema: JSON schema of the answer; None for
-    free text. tag: anything, comes back with the answer."""
+    free text. parameters: sent in place of those of the client; None for these. tag: anything, comes back with the answer."""
 
     prompt: str
     system: str = ""
     schema: Mapping[str, Any] | None = None
     tag: Any = None
+    parameters: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -690,7 +691,6 @@ class Client:
         self._timeout, self._backoff, self._parameters = timeout, backoff, dict(parameters)
         self._key_env, self._cache_given, self._ledger_folder = api_key_env, cache, ledger
         self._tell, self._every = progress or (lambda progress: log.info("%s", progress)), every
-        self._most_output = int(parameters.get("max_tokens") or parameters.get("max_completion_tokens") or 1024)
         self._thread: threading.Thread | None = None
         self._opening = threading.Lock()
 
@@ -871,11 +871,12 @@ class Client:
         given, made, usd = 0, 0, 0.0
         cached, remark = True, ""
         schema = None if request.schema is None else self._sent(request.schema)
+        parameters = self._parameters if request.parameters is None else request.parameters
         for _ in range(1 + self._repairs):
             messages = [{"role": "system", "content": request.system}] if request.system else []
             messages.append({"role": "user", "content": request.prompt + remark})
             try:
-                said, known = await self._said(messages, schema)
+                said, known = await self._said(messages, schema, parameters)
             except _Failed as failed:
                 return Answer(False, None, "", failed.kind, failed.detail, given, made, usd, False, request.tag)
             cached = cached and known
@@ -903,9 +904,11 @@ class Client:
             self._schema = schema, without_remarks(schema)
         return self._schema[1]
 
-    async def _said(self, messages: list[dict[str, str]], schema: Any) -> tuple[Completion, bool]:
+    async def _said(
+        self, messages: list[dict[str, str]], schema: Any, parameters: Mapping[str, Any]
+    ) -> tuple[Completion, bool]:
         """What the model said to these messages, and whether that was known. Raises _Failed."""
-        asked = orjson.dumps([self.model, messages, self._parameters, schema], option=orjson.OPT_SORT_KEYS)
+        asked = orjson.dumps([self.model, messages, parameters, schema], option=orjson.OPT_SORT_KEYS)
         key = hashlib.blake2b(asked, digest_size=16).digest()
         if self._cache is not None and (found := self._cache.get(key)) is not None:
             return found, True
@@ -918,7 +921,7 @@ class Client:
                     raise  # else only those who had asked gave up
         flying = self._flying[key] = self._loop.create_future()
         try:
-            said = await self._request(messages, schema)
+            said = await self._request(messages, schema, parameters)
             if self._cache is not None:
                 try:
                     said = self._cache.put(key, said)
@@ -936,7 +939,7 @@ class Client:
         finally:
             del self._flying[key]
 
-    async def _request(self, messages: list[dict[str, str]], schema: Any) -> Completion:
+    async def _request(self, messages: list[dict[str, str]], schema: Any, parameters: Mapping[str, Any]) -> Completion:
         """Ask, and ask again as long as that may help. Raises _Failed, or StageError where all of it is over."""
         if self._shown is None:
             self._shown = self._loop.create_task(self._look())
@@ -946,11 +949,12 @@ class Client:
             await asyncio.shield(self._shown)
         level, failures = self._level, 0
         size = sum(len(m["content"]) for m in messages)
-        tokens = size // 4 + 16 + self._most_output
-        usd = size // 4 * self._prices[0] + self._most_output * self._prices[1]
+        most = _most_output(parameters)
+        tokens = size // 4 + 16 + most
+        usd = size // 4 * self._prices[0] + most * self._prices[1]
         while True:
             level = max(level, self._level)
-            body = orjson.dumps(self._payload(messages, schema, level))
+            body = orjson.dumps(self._payload(messages, schema, level, parameters))
             await self._allowed(tokens, usd)
             said, kind, detail, wait = None, "", "", 0.0
             try:
@@ -1002,9 +1006,11 @@ class Client:
             grown = min(self._backoff * 2 ** (failures - 1), 60.0) * random.uniform(0.5, 1.0)
             await asyncio.sleep(max(grown, wait * random.uniform(1.0, 1.1)))
 
-    def _payload(self, messages: list[dict[str, str]], schema: Any, level: int) -> dict[str, Any]:
+    def _payload(
+        self, messages: list[dict[str, str]], schema: Any, level: int, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """level: 0 for a schema that the server enforces, 1 for any JSON object, 2 for a server that knows neither."""
-        payload = {"model": self.model, "messages": messages, **self._parameters}
+        payload = {"model": self.model, "messages": messages, **parameters}
         if schema is None:
             return payload
         if level == 0:
@@ -1180,6 +1186,11 @@ class _Job:
         if self.results:
             self.outbox.put(self.results)
             self.results = []
+
+
+def _most_output(parameters: Mapping[str, Any]) -> int:
+    """How many tokens an answer may have, as far as the parameters say."""
+    return int(parameters.get("max_tokens") or parameters.get("max_completion_tokens") or 1024)
 
 
 def retry_after(value: str, now: float | None = None) -> float:

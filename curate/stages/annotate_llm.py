@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import re
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from curate.errors import RecipeError, did_you_mean
+from curate.rewriting import ask, check_asking, pieces
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Step, Task, operational, with_columns
 from curate.storage import read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
-    from curate.llm import Answer, Progress, Prompt, Request
-
-log = logging.getLogger(__name__)
+    from curate.llm import Prompt, Request
 
 ERROR = "annotation_error"
-EVERY = 20.0  # seconds between two lines of progress
 NO_TEXT = "no_text"
 GAP = "\n[...]\n"
-_BLANK = re.compile(r"\n[^\S\n]*\n\s*")
-_LINE = re.compile(r"\n\s*")
 _ARROW = {"integer": pa.int64(), "number": pa.float32(), "string": pa.string(), "boolean": pa.bool_()}
 
 
@@ -115,14 +106,9 @@ class AnnotateLlm(GlobalStage):
     cache: str = operational("")
 
     def __post_init__(self) -> None:
-        from curate.llm import check_key_variable, check_parameters, check_server
-
         if not self.model:
             raise RecipeError("annotate_llm: model is empty; give the name under which the server knows it")
-        if self.server:
-            check_server(self.server)
-        check_key_variable(self.api_key_env)
-        check_parameters(self.parameters)
+        check_asking(self, "annotate_llm")
         if not (0 <= self.sample <= 1 or (self.sample > 1 and self.sample == int(self.sample))):
             raise RecipeError(f"annotate_llm: sample is {self.sample}; a share up to 1, or a whole number of documents above 1")
         if self.unit not in ("document", "block", "line") or self.cut not in ("head", "head_tail"):
@@ -131,10 +117,6 @@ class AnnotateLlm(GlobalStage):
             raise RecipeError(f"annotate_llm: prefix is {self.prefix!r}; a beginning of names, such as 'a_'")
         if self.max_chars < 1 or self.min_chars < 0:
             raise RecipeError("annotate_llm: max_chars is at least 1, and min_chars is not negative")
-        if self.concurrency < 1 or min(self.retries, self.repairs) < 0:
-            raise RecipeError("annotate_llm: concurrency is at least 1; retries and repairs are not negative")
-        if self.budget_usd and not (self.usd_per_million_input or self.usd_per_million_output):
-            raise RecipeError("annotate_llm: budget_usd needs prices: usd_per_million_input, usd_per_million_output")
 
     # ------------------------------------------------------------------ what goes in and out
 
@@ -328,69 +310,13 @@ def _ask(stage: AnnotateLlm, task: Task, batches: Batches) -> None:
 
 
 def _label(stage: AnnotateLlm, task: Task, batches: Batches, documents: dict[int, list[_Unit]]) -> None:
-    from curate.llm import Cache, Client, cache_of, default_cache
-
     prompt = stage._prompt()
-    render = prompt.renderer("annotate_llm")
-    path = cache_of(Path(stage.cache) if stage.cache else default_cache(), stage.model)
-    cache = task.cached(("llm", path, path.exists() and path.stat().st_ino), functools.partial(Cache, path))
+    requests = _requests(stage, prompt.renderer("annotate_llm"), prompt.schema, batches, documents)
     total = None if stage.unit != "document" else len(_chosen(stage, task))
-    client = Client(
-        stage.server,
-        stage.model,
-        api_key_env=stage.api_key_env,
-        concurrency=stage.concurrency,
-        requests_per_minute=stage.requests_per_minute,
-        tokens_per_minute=stage.tokens_per_minute,
-        budget_usd=stage.budget_usd,
-        budget_tokens=stage.budget_tokens,
-        usd_per_million_input=stage.usd_per_million_input,
-        usd_per_million_output=stage.usd_per_million_output,
-        retries=stage.retries,
-        repairs=stage.repairs,
-        timeout=stage.timeout,
-        parameters=stage.parameters,
-        cache=cache,
-        ledger=_account(stage, task),
-        progress=_teller(task.shards[task.shard or 0]),
-        every=EVERY,
-    )
-    seen = set[str]()
-    with client:
-        requests = _requests(stage, render, prompt.schema, batches, documents)
-        for answer in client.ask(requests, ordered=False, total=total):
-            row, k = answer.tag
-            unit = documents[row][k]
-            unit.value, unit.error = answer.value, None if answer.ok else answer.error
-            if answer.error and answer.error not in seen:  # one of each kind, with what the column has no room for
-                seen.add(answer.error)
-                log.warning("annotate_llm: %s, such as: %s", answer.error, answer.detail)
-            _counted(task, answer)
-
-
-def _account(stage: AnnotateLlm, task: Task) -> Path:
-    """Where it stands what was spent: by run and id of the stage, so that a budget that is raised goes on counting."""
-    folder = task.folder(stage)
-    return folder / "spent" if task.root is None else task.root / "spent" / folder.name.rpartition("-")[0]
-
-
-def _teller(shard: str) -> Callable[[Progress], None]:
-    """Shows how far a shard is, once that takes long enough for somebody to wonder."""
-    started = time.monotonic()
-
-    def tell(progress: Progress) -> None:
-        if time.monotonic() - started > EVERY * 0.9:
-            print(f"annotate_llm, {shard}: {progress}", file=sys.stderr, flush=True)
-
-    return tell
-
-
-def _counted(task: Task, answer: Answer) -> None:
-    if answer.cached:
-        task.count("answers from the cache")
-    else:
-        task.count("input tokens", answer.input_tokens)
-        task.count("output tokens", answer.output_tokens)
+    for answer in ask(stage, task, "annotate_llm", requests, total=total):
+        row, k = answer.tag
+        unit = documents[row][k]
+        unit.value, unit.error = answer.value, None if answer.ok else answer.error
 
 
 def _requests(
@@ -412,18 +338,7 @@ def _requests(
 
 def spans(text: str, unit: str) -> list[tuple[int, int]]:
     """(start, end) of what is asked about, in characters, white space around it left out; none for a blank text."""
-    pieces, start = [], 0
-    if unit != "document":
-        for match in (_BLANK if unit == "block" else _LINE).finditer(text):
-            pieces.append((start, match.start()))
-            start = match.end()
-    pieces.append((start, len(text)))
-    found = []
-    for a, b in pieces:
-        part = text[a:b]
-        if part.strip():
-            found.append((a + len(part) - len(part.lstrip()), b - len(part) + len(part.rstrip())))
-    return found
+    return pieces(text, "paragraph" if unit == "block" else unit)
 
 
 def shortened(text: str, most: int, cut: str) -> str:

@@ -73,7 +73,7 @@ def test_a_long_wait_is_explained(tmp_path, monkeypatch, capsys, caplog):
         stage = stage_for(server, tmp_path, concurrency=4, usd_per_million_input=1.0)
         stage(texts[:4])
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr("curate.stages.annotate_llm.EVERY", 0.1)
+        monkeypatch.setattr("curate.rewriting.EVERY", 0.1)
         stage(texts)
     lines = capsys.readouterr().err.splitlines()
     form = r"annotate_llm, 0.parquet: \d+ of 120 answered, [\d.]+ requests/s, [\d,]+ tokens/s, .*\$[\d.]+, \d+ s left"
