@@ -73,7 +73,6 @@ ROUNDS = 2000
 FLOOR = 1e-12  # of a weight while it is looked for: what is 0 stays so
 _CHUNK = 1 << 16  # tokens whose probabilities are looked at at a time
 _BUFFER = 32 << 20  # bytes of texts that are held before they are written by group
-_NO_GROUP = "documents without a group, which belong to no mixture"
 _COPIES = "documents that a target holds word for word, which no proxy reads"
 _UNREAD = "groups without a text for proxies to read, which get no weight"
 _PLACES = pa.schema(
@@ -609,9 +608,9 @@ def _choose(job: _Job, task: Task) -> None:
         mine = held.slice(at[shard], at[shard + 1] - at[shard]).drop_columns(["shard"])
         write_table(folder / "chosen" / name, mine, codec="lz4")
     census = [{"group": name, "documents": documents[name], "tokens": tokens[name]} for name in names]
-    notes = {_NO_GROUP: documents.get(None, 0)}
+    notes: dict[str, int] = {}
     _write_targets(job, task, notes)
-    write_json(folder / "census.json", {"groups": census, "notes": {text: n for text, n in notes.items() if n}})
+    write_json(folder / "census.json", {"groups": census, "notes": notes})
 
 
 def _chosen_rows(job: _Job, task: Task) -> np.ndarray:
