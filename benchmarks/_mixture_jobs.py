@@ -108,7 +108,7 @@ class Work(Selection):
             if kind == "climb":
                 search = {"climb": {**common, "rounds": plan.sizes(), **({"start": start} if start else {})}}
             else:
-                more = {"quality": QUALITY} if kind == "quadmix" else {}
+                more = {"quality": QUALITY, "features": "shares"} if kind == "quadmix" else {}
                 search = {kind: {**common, "runs": plan.runs, **more}}
         how = {"rate": "sampling"} if method == "quadmix" else {"by": "domain", "weights": "search"}
         return [{**search, "id": "search"}, {"mixture": {**how, **drawn}, "max_drop": None}]
