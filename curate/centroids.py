@@ -211,7 +211,7 @@ def train(
         if not isinstance(init, str):
             found = init
         elif init == "k-means++":
-            found = _spread_out(faiss, vectors, k, seed)
+            found = spread_out(vectors, k, seed)
             if len(found) < k:
                 return found  # as many as there are different vectors: each is the centroid of its copies
         left = iterations
@@ -235,9 +235,9 @@ def train(
     return unit(found) if spherical else found
 
 
-def _spread_out(faiss: Any, vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """k different vectors, each chosen with a probability that grows with its squared distance to those before it; fewer where
-    fewer differ by more than rounding.
+def spread_out(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """k different vectors (float32, one a row) to begin with, each chosen with a probability that grows with its squared
+    distance to those before it; fewer where fewer differ.
 
     Of several candidates the one that lowers the sum of squared distances most is taken. They come from the first vectors, as
     many as make this about as dear as two iterations.
@@ -247,39 +247,31 @@ def _spread_out(faiss: Any, vectors: np.ndarray, k: int, seed: int) -> np.ndarra
     """
     trials = 2 + int(math.log(k))
     most = max(4 * k, 2 * len(vectors) // trials)
-    for among in (vectors[:most], vectors) if most < len(vectors) else (vectors,):
-        chosen = _distant(faiss, among, k, trials, seed)
-        if len(chosen) == k:
-            break
-    return among[chosen]
+    chosen = _distant(vectors[:most], k, trials, seed)
+    if len(chosen) < k and most < len(vectors):
+        chosen = _distant(vectors, k, trials, seed)
+    return vectors[chosen]
 
 
-def _distant(faiss: Any, vectors: np.ndarray, k: int, trials: int, seed: int) -> np.ndarray:
-    """Row numbers (int64) for `_spread_out`."""
-    from curate.kernels.vectors import slack, squares
+def _distant(vectors: np.ndarray, k: int, trials: int, seed: int) -> np.ndarray:
+    """Row numbers (int64) for `spread_out`."""
+    from curate.kernels.spread import nearer
 
-    vectors = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)  # long vectors leave no digits to distances
-    squared = squares(vectors)
-    rounding = 2 * slack(vectors.shape[1])
     rng = np.random.default_rng(seed)
-
-    def squared_distances(rows: np.ndarray) -> np.ndarray:
-        found = faiss.pairwise_distances(vectors[rows], vectors).astype(np.float64)
-        found[found <= rounding * (squared[rows][:, None] + squared)] = 0
-        return found
-
     chosen = [int(rng.integers(len(vectors)))]
-    distance = squared_distances(np.array(chosen))[0]
+    after = np.empty((trials, len(vectors)), np.float32)
+    nearer(vectors, np.array(chosen), np.full(len(vectors), np.inf, np.float32), after)
+    distance = after[0].copy()
     while len(chosen) < k:
-        sums = np.cumsum(distance)
+        sums = np.cumsum(distance, dtype=np.float64)
         if not sums[-1] > 0:
             break
         drawn = np.searchsorted(sums, rng.random(trials) * sums[-1], side="right")
         drawn = np.unique(np.minimum(drawn, np.flatnonzero(distance)[-1]))  # the product may round up to the sum
-        after = np.minimum(squared_distances(drawn), distance)
-        best = int(after.sum(axis=1).argmin())
+        nearer(vectors, drawn, distance, after)
+        best = int(after[: len(drawn)].sum(axis=1, dtype=np.float64).argmin())
         chosen.append(int(drawn[best]))
-        distance = after[best]
+        distance = after[best].copy()
     return np.array(chosen)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from curate import centroids
 from curate.errors import MissingExtra, RecipeError, StageError
+from curate.kernels.spread import nearer
 from curate.memory import as_table
 from curate.stages import kmeans
 from curate.stages.kmeans import Kmeans
@@ -206,23 +207,32 @@ def test_other_columns_are_no_embeddings():
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 100))
 def test_the_first_centroids_are_different_vectors(k, different, seed):
-    import faiss
-
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(different, 3)).astype(np.float32)
     vectors = base[rng.integers(0, different, 40)]
-    found = centroids._spread_out(faiss, vectors, k, seed)
+    found = centroids.spread_out(vectors, k, seed)
     assert len(found) == len(np.unique(found, axis=0)) == min(k, len(np.unique(vectors, axis=0)))
     assert {row.tobytes() for row in found} <= {row.tobytes() for row in vectors}
 
 
-def test_spread_out_beginnings_are_better_than_random_ones():
-    import faiss
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 5), st.integers(0, 100))
+def test_squared_distances_are_those_of_the_definition(n, dimension, m, seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-9, 10, (n, dimension)).astype(np.float32)  # sums are exact
+    rows, distance = rng.integers(0, n, m), rng.integers(0, 200, n).astype(np.float32)
+    out = np.empty((m, n), np.float32)
+    nearer(vectors, rows, distance, out)
+    for j, row in enumerate(rows.tolist()):
+        for i in range(n):
+            squared = sum((int(a) - int(b)) ** 2 for a, b in zip(vectors[i], vectors[row], strict=True))
+            assert out[j, i] == min(squared, distance[i])
 
+
+def test_spread_out_beginnings_are_better_than_random_ones():
     vectors, _ = around(4000, 8, 60, noise=0.1)
     ours, random = [], []
     for seed in range(5):
-        ours.append(centroids.nearest(vectors, centroids._spread_out(faiss, vectors, 60, seed), spherical=False)[1].mean())
+        ours.append(centroids.nearest(vectors, centroids.spread_out(vectors, 60, seed), spherical=False)[1].mean())
         chosen = vectors[np.random.default_rng(seed).choice(4000, 60, replace=False)]
         random.append(centroids.nearest(vectors, chosen, spherical=False)[1].mean())
     assert max(ours) < 0.5 * min(random)
