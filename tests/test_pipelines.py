@@ -23,6 +23,7 @@ NEEDS = {  # what a recipe leaves to those who run it
     "biomed": [MODEL.format("teacher")],
     "betr": ["stages.betr.examples=[FILE]"],
     "dsir": ["stages.dsir.targets=[FILE]"],
+    "quadmix": ["stages.quadmix.target=FILE"],
     "color-filter": ["stages.color_filter.target=FILE"],
 }
 
