@@ -53,7 +53,7 @@ SPLITS = ("train", "validation")
 
 FIRST = ("id", "text", "url", "date", "tokens")
 LINEAGE = ("corpus", "file", "record")
-HIDDEN = frozenset({"html", "_extra", "raw_bytes", "text_bytes", "media_type", "declared_language"})
+HIDDEN = frozenset("html _extra raw_bytes text_bytes media_type declared_language rewrite_answers rewrite_outcomes".split())
 COPIES, GROUPS, CLUSTER = "_copies", "_groups", "duplicate_cluster"
 GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 KEY, BUCKET = "_key", "_bucket"

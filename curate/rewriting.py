@@ -538,6 +538,41 @@ def rejected(source: str, output: str, checks: Checks) -> tuple[str | None, floa
     return None, None
 
 
+def composed(source: str, units: Sequence[Mapping[str, Any]], checks: Checks) -> tuple[str, str | None]:
+    """(text, None) of the answers to the chunks of a document, or ("", why there is none).
+
+    units: one for each chunk, in order: `start` and `end` in characters, `answer` or None, and `error`: of the client or of
+    `call`, `LEFT_OUT` for a chunk that nobody asked about, or one of `NOT_ASKED` for the whole document.
+    """
+    parts: list[str | None] = []
+    kinds: list[str] = []
+    made = False
+    for unit in units:
+        kind, part = unit["error"], source[unit["start"] : unit["end"]]
+        if kind in NOT_ASKED:
+            return "", kind
+        if kind == LEFT_OUT:
+            parts.append(None)
+            continue
+        text = ""
+        if kind == "truncated" and checks.keep_truncated and unit["answer"]:
+            kind = None
+        if kind is None:
+            text, kind = cleaned(unit["answer"], part, checks)
+        if kind is None:
+            made = True
+            parts.append(text)
+            continue
+        kinds.append(kind)
+        if kind != "nothing" and checks.partial == "reject":
+            return "", kind
+        parts.append(part if kind != "nothing" and checks.partial == "original" else None)
+    if not made:
+        return "", next((kind for kind in kinds if kind != "nothing"), kinds[0] if kinds else "too_short")
+    spans = [(unit["start"], unit["end"]) for unit in units]
+    return stitch(source, spans, parts, checks.separator), None
+
+
 class Judge:
     """The checks that need a model, for many pairs of source and output at a time. A pair's verdict depends on no other."""
 
@@ -609,6 +644,58 @@ class Judge:
         before, after = (self._classifier.scores(pa.array(texts, pa.string()))[:, at] for texts in (sources, outputs))
         gain = after.astype(np.float64) - np.nan_to_num(before, nan=0.0)
         return ~(gain >= self.checks.quality_gain), gain
+
+
+# --------------------------------------------------------------------------------------------- provenance
+
+ANSWERS = pa.list_(
+    pa.struct(
+        [
+            ("prompt", pa.string()),
+            ("sample", pa.int32()),
+            ("start", pa.uint32()),
+            ("end", pa.uint32()),
+            ("answer", pa.string()),
+            ("error", pa.string()),
+        ]
+    )
+)
+PROVENANCE = pa.schema(
+    [
+        ("synthetic", pa.bool_()),
+        ("source_id", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_sha256", pa.string()),
+        ("generator", pa.string()),
+        ("generation", pa.string()),
+        ("rewrite_status", pa.string()),
+    ]
+)
+
+
+def kinds() -> tuple[str, ...]:
+    """Why a document may be left as it was, in the order in which that is told."""
+    from curate.llm import ENDPOINT_ERRORS, MODEL_ERRORS
+
+    return tuple(dict.fromkeys((*NOT_ASKED, *ENDPOINT_ERRORS, "rejected", *MODEL_ERRORS, FAILED, *CLEANING, *CHECKING)))
+
+
+def origin(
+    source_id: str, prompt: str | None, prompt_sha256: str | None, generator: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The columns of `PROVENANCE` for a document that was made out of another."""
+    from curate.storage import canonical
+
+    made = (True, source_id, prompt, prompt_sha256, generator, canonical(dict(parameters)).decode().strip(), REWRITTEN)
+    return dict(zip(PROVENANCE.names, made, strict=True))
+
+
+def original(status: str, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The columns of `PROVENANCE` for a document that stays as it was; earlier: what they held, where they were there."""
+    if earlier is None or earlier.get("synthetic") is None:
+        return {**dict.fromkeys(PROVENANCE.names), "synthetic": False, "rewrite_status": status}
+    told = earlier["rewrite_status"] if status in (NOT_SELECTED, SOURCE) else status
+    return {**{name: earlier[name] for name in PROVENANCE.names}, "rewrite_status": told}
 
 
 # --------------------------------------------------------------------------------------------- asking a model

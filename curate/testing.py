@@ -116,9 +116,10 @@ def documents(stage: Stage) -> pa.Table:
         "record": pa.array(range(n), pa.int64()),
         "html": some([f"<html><body><article><p>{t or ''}</p></article></body></html>".encode() for t in texts], pa.binary()),
     }
+    needed = {f.name: f.type for brought in stage.needs().values() for f in brought.writes()}
     for name in wanted(stage):
         if name not in columns and name not in ("text_bytes", "tokens", ROW):
-            columns[name] = _values(_type_of(name), n, rng)
+            columns[name] = _values(needed.get(name) or _type_of(name), n, rng)
     return as_table(pa.table(columns))
 
 

@@ -15,6 +15,9 @@ A fault of the model strikes whenever the text is asked for; with `mended` only 
 
     empty   malformed   truncated   range (numbers beyond their range)   missing (a key left out)   refusal   fenced (no fault)
 
+Where no schema is asked for, the answer is `writes(text)`, "About <text>" by default, and of these faults there are `empty`,
+`truncated` and `refusal`, and besides: `sorry` (a refusal in prose), `long` (ten times as long) and `foreign` (in German).
+
 `knows`: the forms of `response_format` that it has: "json_schema", "json_object"; it answers 400 to others.
 """
 
@@ -27,10 +30,13 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 ENDPOINT = ("429", "500", "503", "reset", "hangup", "slow", "garbage", "odd")
-MODEL = ("empty", "malformed", "truncated", "range", "missing", "refusal", "fenced")
+PROSE = ("sorry", "long", "foreign")
+MODEL = ("empty", "malformed", "truncated", "range", "missing", "refusal", "fenced", *PROSE)
+GERMAN = "An einem klaren, kalten Morgen im April schlugen die Uhren der kleinen Stadt gerade dreizehn. "
 REMARK = "An earlier answer to this could not be used"
 TOLD = "The answer is one JSON object that fits this JSON schema:\n"
 
@@ -86,12 +92,14 @@ class Server:
         usage: bool = True,
         chunked: bool = False,
         port: int = 0,
+        writes: Callable[[str], str] = "About {}".format,
     ):
         self.given = faults or {}
         assert set(self.given) <= {*ENDPOINT, *MODEL}, self.given
         self.times, self.mended, self.retry_after, self.latency, self.slow = times, mended, retry_after, latency, slow
         self.key, self.knows, self.schema, self.models = key, knows, schema, models
         self.die_after, self.usage, self.chunked, self.port = die_after, usage, chunked, port
+        self.writes = writes
         self.requests = 0
         self.completed: Counter[str] = Counter()  # texts by how often they were answered with 200 and a completion
         self.faults: Counter[str] = Counter()
@@ -241,7 +249,14 @@ class Server:
         if "ECHO-KEY" in text:
             return f"the key is {self.key}", "stop"
         if schema is None:
-            return f"About {text}", "stop"
+            written = self.writes(text)
+            return {
+                "empty": ("", "stop"),
+                "truncated": (written[: len(written) // 2], "length"),
+                "sorry": ("I'm sorry, but I can't help with rewriting this text.", "stop"),
+                "long": (" ".join([written] * 10), "stop"),
+                "foreign": (GERMAN * (1 + len(text) // len(GERMAN)), "stop"),
+            }.get(fault, (written, "stop"))
         value = answer_for(text, schema)
         if fault == "range":
             value = {k: v + 1000 if isinstance(v, int | float) and not isinstance(v, bool) else v for k, v in value.items()}
