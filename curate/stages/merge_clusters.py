@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import logging
 import math
 import re
@@ -76,7 +77,7 @@ class MergeClusters(GlobalStage):
     times that is the mean share over groups.
 
     >>> import pyarrow as pa
-    >>> texts = ["bread and butter", "butter on bread", "a ship sails", "ships that sail", "the ship sails"]
+    >>> texts = ["bread and butter", "butter on bread", "a ship sails", "a ship at sea", "the ship sank"]
     >>> vectors = pa.array([[1, 0], [1, 0.1], [0, 1], [0.2, 1], [0.1, 1]], pa.list_(pa.float32(), 2))
     >>> docs = pa.table({"text": texts, "cluster": [7, 7, 3, 4, 3], "embedding": vectors})
     >>> kept = MergeClusters(clusters=2, names=1)(docs).kept
@@ -653,19 +654,18 @@ def terms_of(counts: pa.Table, documents: Sequence[int]) -> list[list[str]]:
     sampled = np.array(documents, np.float64)
     share = n / sampled[group]
     term = _whole(counts["term"]).dictionary_encode()
-    code = term.indices.to_numpy()
-    mean = np.bincount(code, weights=share, minlength=len(term.dictionary)) / max(len(sampled), 1)
+    code, words = term.indices.to_numpy(), term.dictionary.to_pylist()
+    mean = np.bincount(code, weights=share, minlength=len(words)) / max(len(sampled), 1)
     lift = np.log(share / mean[code]) if len(sampled) > 1 else np.ones(len(share))
     strength = np.round(share * lift, 9)
+    alone = n < np.minimum(2, sampled)[group]  # words of one document come last
+    order = np.lexsort((np.arange(len(n)), -n, -strength, alone, group))
+    bounds = np.searchsorted(group, np.arange(len(sampled) + 1))
     found: list[list[str]] = []
-    for g in range(len(sampled)):
-        a, b = np.searchsorted(group, [g, g + 1])
-        order = (
-            np.lexsort((np.arange(a, b), -n[a:b], -strength[a:b], n[a:b] < min(2, sampled[g]))) + a
-        )  # a word of one document last
+    for a, b in itertools.pairwise(bounds.tolist()):
         mine: list[str] = []
-        for i in order[: 10 * TERMS].tolist():
-            word = counts["term"][i].as_py()
+        for i in order[a : min(b, a + 10 * TERMS)].tolist():
+            word = words[code[i]]
             if strength[i] > 0 and not any(_kin(word, other) for other in mine):
                 mine.append(word)
                 if len(mine) == TERMS:

@@ -18,7 +18,7 @@ from curate.run import run
 from curate.stages import merge_clusters
 from curate.stages.merge_clusters import LOW, MergeClusters, one_line, terms_of, ward, words_of
 from curate.storage import read_json
-from curate.testing import check_stage, documents, run_over
+from curate.testing import run_over
 
 pytest.importorskip("scipy")
 
@@ -324,9 +324,12 @@ def test_runs_agree_whatever_the_shards_and_workers(tmp_path):
 
 def test_shards_and_batches_change_nothing():
     table, _ = corpus(300, quality=pa.array(np.random.default_rng(2).normal(size=300) * 1e5))
-    check_stage(MergeClusters(clusters=4, quality={"quality": 0.0}), table)
-    one = run_over(MergeClusters(clusters=4), table)
-    assert run_over(MergeClusters(clusters=4), table, shards=5, batch=11).rows.equals(one.rows)
+    stage = MergeClusters(clusters=4, quality={"quality": 0.0})
+    one = run_over(stage, table)
+    for shards, batch in ((5, 11), (3, 300), (1, 1)):
+        other = run_over(stage, table, shards=shards, batch=batch)
+        assert other.rows.equals(one.rows) and other.drops.equals(one.drops)
+    assert 0 < len(one.drops) < 300
 
 
 # --------------------------------------------------------------------------------------------- what cannot be
@@ -396,11 +399,3 @@ def test_without_scipy(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="cluster"):
         MergeClusters().bound(())
-
-
-def test_hostile_documents():
-    stage = MergeClusters(clusters=3)
-    table = documents(stage)
-    at = table.column_names.index("cluster")
-    table = table.set_column(at, "cluster", pa.array([i % 5 if i % 7 else None for i in range(len(table))], pa.int32()))
-    check_stage(stage, table)
