@@ -37,8 +37,7 @@ from curate.plan import Column
 from curate.stage import ROW, Batches, GlobalStage, Step, Task
 from curate.storage import read_json, read_table, write_json, write_table
 
-COLUMN = "cluster"  # what groups are by, where nothing says otherwise
-LOST = Fraction(1, 100)  # what weights that were searched may give to groups that are gone
+LOST = Fraction(1, 100)  # of the weights may be of groups that are gone, and of the tokens of groups that no search has seen
 MOST_REPEATS = 100
 MOST_TOKENS = 1 << 50  # ranks add up tokens as 64-bit integers, and a limit times these has to fit
 NAMED = 5  # groups in a message
@@ -113,15 +112,15 @@ def check_source(weights: Any, columns: Collection[str], what: str) -> None:
             )
 
 
-def column_of(by: str, sources: Sequence[Any], columns: Collection[str], what: str) -> str:
-    """The column that groups are by: `by`, else that of the first file among the sources of weights, else `cluster`.
+def column_of(by: str, sources: Sequence[Any], what: str) -> str:
+    """The column that groups are by: `by`, else that of the first file among the sources of weights that says one.
 
-    Raises RecipeError where that is not there and nobody has asked for it.
+    Raises RecipeError where there is none.
     """
     said = [mixtures.Mixture.load(weights, what).by for weights in sources if is_file(weights)]
-    found = by or next(filter(None, said), COLUMN)
-    if not by and found not in columns:
-        raise RecipeError(f"{what}: there is no column {found!r}; set `by`, the column whose values are the groups")
+    found = by or next(filter(None, said), "")
+    if not found:
+        raise RecipeError(f"{what}: give `by`, the column whose values are the groups (as the search has it, if there is one)")
     return found
 
 
@@ -178,7 +177,8 @@ def given_shares(
 ) -> tuple[Shares, dict[str, int]]:
     """Shares of all groups out of weights by name, where "*" is the share of all others together; see `shares`.
 
-    searched: whether weights are of a search, after which up to 1% of them may have lost their group.
+    searched: whether weights are of a search: then up to 1% of them may have lost their group, and groups with up to 1% of the
+    tokens may have no weight.
     """
     exact = scaled({name: Fraction(repr(float(weight))) for name, weight in weights.items()})
     rest = exact.pop(mixtures.OTHERS, None)
@@ -194,7 +194,9 @@ def given_shares(
     if lost:
         notes[f"groups with {float(lost):.2%} of the weights have no documents: the others share it in proportion"] = len(gone)
     others = {name: Fraction(n) for name, n in tokens.items() if n and name not in exact}
-    if rest is None and others:
+    if rest is None and others and searched and sum(others.values()) <= LOST * sum(tokens.values()):
+        notes["groups of few tokens that the search did not see: nothing is taken of them"] = len(others)
+    elif rest is None and others:
         listed = _listed([repr(name) for name in others])
         raise StageError(f"{what}: no weight for {by} = {listed}; add one (0 for none), or '*' for all others together")
     if rest and not others:
@@ -317,8 +319,10 @@ def weights_of(batch: pa.RecordBatch) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tapes are cut. positions: of each group, in tokens from its beginning, which may be beyond its end.
+    """Where the tapes are cut.
 
+    positions: of each group, in tokens from its beginning, and perhaps beyond its end: where the first stretch begins and ends,
+    where the second does, and so on.
     notes: what people should know, with counts. about: whatever the stage wants to know later (plain values).
     """
 
@@ -330,13 +334,13 @@ class Layout:
 Lay = Callable[[Task, dict[str, int]], Layout]  # out of the tokens of each group, in the order of groups
 
 
-def steps(stage: GlobalStage, tape: Tape, lay: Lay, n_shards: int, n_docs: int, n_positions: int) -> list[Step]:
+def steps(stage: GlobalStage, tape: Tape, lay: Lay, n_shards: int, n_docs: int, n_stretches: int) -> list[Step]:
     """The steps of a fit that find the cuts. The last leaves what `Cuts.of` reads.
 
-    lay: picklable. n_positions: that a group has at most. All groups are one part, since budgets are about all of them.
+    lay: picklable. n_stretches: that a group has at most. All groups are one part, since budgets are about all of them.
     """
     keys = Step("keys", partial(_write_keys, stage, tape), reads=tape.reads())
-    found = ranks.steps(stage, keys, partial(_targets, stage, tape, lay), n_shards, n_docs, 1, n_positions)
+    found = ranks.steps(stage, keys, partial(_targets, stage, tape, lay), n_shards, n_docs, 1, 2 * n_stretches)
     cuts = found[-2].tasks
     return [
         *found[:-1],
@@ -434,18 +438,26 @@ def _settle(stage: GlobalStage, cuts: int, task: Task) -> None:
     write_table(folder / "state.parquet", pa.table({"layout": pa.array([orjson.dumps(layout).decode()], pa.large_string())}))
 
 
+def lengths(group: Mapping[str, Any], of: str = "positions") -> list[int]:
+    """The tokens of each stretch of a group: those wanted, or those `drawn`."""
+    at = group[of]
+    return [end - start for start, end in zip(at[::2], at[1::2], strict=True)]
+
+
 @dataclass(frozen=True)
 class Cuts:
     """What the fit has found.
 
     groups: of each: `group`, `tokens`, `positions` and `drawn`: at which tokens the documents before each position end.
-    numbers: uint64 (groups): in order. rounds: int64 (groups, positions). cut: keys (groups, positions), where `known`.
+    numbers: uint64 (groups): in order. epochs: float64 (groups). rounds: int64 (groups, positions). cut: keys (groups,
+    positions), where `known`.
     """
 
     groups: Sequence[Mapping[str, Any]]
     notes: Mapping[str, int]
     about: Any
     numbers: np.ndarray
+    epochs: np.ndarray
     rounds: np.ndarray
     known: np.ndarray
     cut: np.ndarray
@@ -464,17 +476,21 @@ class Cuts:
             notes=layout["notes"],
             about=layout["about"],
             numbers=numbers,
+            epochs=np.array([sum(lengths(group)) / max(group["tokens"], 1) for group in groups]),
             rounds=np.array([cut[0] for cut in cuts], np.int64).reshape(shape),
             known=np.array([len(cut) > 1 for cut in cuts]).reshape(shape),
             cut=ranks.pack(np.repeat(numbers, shape[1]), *keys.T).reshape(shape),
         )
 
-    def group_of(self, keys: np.ndarray) -> np.ndarray:
-        """Which row of `rounds` and so on each key belongs to."""
-        return np.searchsorted(self.numbers, keys["group"])
+    def epochs_of(self, keys: np.ndarray) -> np.ndarray:
+        """float64: how often the group of each document is taken, by all stretches together."""
+        return self.epochs[np.searchsorted(self.numbers, keys["group"])]
 
-    def copies(self, keys: np.ndarray, position: int) -> np.ndarray:
-        """int64: how often each document lies before a position of the tape of its group."""
-        at = self.group_of(keys)
+    def copies(self, keys: np.ndarray, stretch: int) -> np.ndarray:
+        """int64: how often each document lies in a stretch of the tape of its group."""
+        return self._before(keys, 2 * stretch + 1) - self._before(keys, 2 * stretch)
+
+    def _before(self, keys: np.ndarray, position: int) -> np.ndarray:
+        at = np.searchsorted(self.numbers, keys["group"])
         before = self.known[at, position] & ranks.before(keys, self.cut[at, position])
         return self.rounds[at, position] + before

@@ -78,6 +78,12 @@ def test_a_search_may_lose_small_groups():
     found, notes = proportions.given_shares(searched, TOKENS, "g", "mixture: climb", searched=True)
     assert sum(found.values()) == 1 and found["a"] == Fraction(50, 99)
     assert list(notes.values()) == [2] and "1.00% of the weights" in next(iter(notes))
+    unseen = {**TOKENS, "few": 10}
+    found, notes = proportions.given_shares({"a": 0.5, "b": 0.3, "c": 0.2}, unseen, "g", "mixture: climb", searched=True)
+    assert found["few"] == 0 and list(notes.values()) == [1]
+    with pytest.raises(StageError, match=r"mixture: climb: no weight for g = 'few'; add one"):
+        weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+        proportions.given_shares(weights, {**unseen, "few": 11}, "g", "mixture: climb", searched=True)
     with pytest.raises(StageError, match=r"mixture: climb: g = 'gone' has the share 0\.007, and no document"):
         proportions.given_shares({**searched, "gone": 0.007, "c": 0.189}, TOKENS, "g", "mixture: climb", searched=True)
 

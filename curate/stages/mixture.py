@@ -32,8 +32,8 @@ class Mixture(GlobalStage):
     weights: the share of the tokens that each group gets. Either the id of a stage before this one that has searched for them
     (`climb`, `regmix`, `manual`, …); or the path of a `mixture.json` (with a slash or the ending .json); or a mapping from
     groups to shares with any positive sum, where "*" stands for all groups together that are not named, which divide it as they
-    have it in the corpus. by: the column whose values are the groups; by default the one that a `mixture.json` says, else
-    `cluster`. A search has to be of the same column.
+    have it in the corpus. by: the column (string, integer or boolean) whose values are the groups, which has to be that
+    of the search; it may be left out with a `mixture.json`, which says it.
 
     rate: instead of weights, a column with a number for each document, such as the `sampling` of `quadmix`: how often it is
     wanted in comparison with others.
@@ -93,12 +93,12 @@ class Mixture(GlobalStage):
         if self.weights is None:  # only now, so that a recipe can leave it to those who run it
             raise RecipeError("mixture: give `weights`, shares of groups, or `rate`, a column with a rate for each document")
         proportions.check_source(self.weights, columns, "mixture")
-        by = proportions.column_of(self.by, [self.weights], columns, "mixture")
-        return self if by == self._tape.by else replace(self, by=by)
+        by = proportions.column_of(self.by, [self.weights], "mixture")
+        return self if by == self.by else replace(self, by=by)
 
     @property
     def _tape(self) -> Tape:
-        return Tape(stage="mixture", by=self.by or proportions.COLUMN, seed=self.seed)
+        return Tape(stage="mixture", by=self.by, seed=self.seed)
 
     def reads(self) -> tuple[str, ...]:
         return (self.rate, "file", "record", "tokens") if self.rate else self._tape.reads()
@@ -129,16 +129,15 @@ class Mixture(GlobalStage):
             return partial(self._by_rates, task, cut)
         cuts = Cuts.of(state)
         _note(task, cuts.notes)
-        return partial(self._by_weights, task, cuts, _told(cuts))
+        return partial(self._by_weights, task, cuts, _often(cuts))
 
-    def _by_weights(self, task: Task, cuts: Cuts, told: Mapping[int, str], batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _by_weights(self, task: Task, cuts: Cuts, often: Mapping[int, str], batch: pa.RecordBatch) -> pa.RecordBatch:
         keys, known = self._tape.keys(batch, task.shard or 0)
         copies, epochs = np.zeros(batch.num_rows, np.int64), np.zeros(batch.num_rows)
         copies[known] = cuts.copies(keys, 0)
-        taken = {g["number"]: g["positions"][0] / max(g["tokens"], 1) for g in cuts.groups}
-        epochs[known] = np.array([taken[n] for n in cuts.numbers.tolist()])[cuts.group_of(keys)]
+        epochs[known] = cuts.epochs_of(keys)
         drawn = copies * proportions.weights_of(batch)
-        for number, note in told.items():
+        for number, note in often.items():
             if n := int(drawn[known][keys["group"] == np.uint64(number)].sum()):
                 task.count(note, n)
         return _decided(task, batch, copies, drawn, known, "mixture.no_group", epochs)
@@ -198,9 +197,9 @@ def _note(task: Task, notes: Mapping[str, int]) -> None:
             task.count(note, n)
 
 
-def _told(cuts: Cuts) -> dict[int, str]:
+def _often(cuts: Cuts) -> dict[int, str]:
     """A note for each of the groups that are repeated most, by the numbers of groups."""
-    often = [(g["positions"][0] / g["tokens"], g) for g in cuts.groups if g["positions"][0] > g["tokens"]]
+    often = [(g["positions"][1] / g["tokens"], g) for g in cuts.groups if g["positions"][1] > g["tokens"]]
     often = sorted(often, key=lambda found: (-found[0], found[1]["group"]))[:_TOLD]
     return {g["number"]: f"tokens drawn from {g['group']!r}, {times:.2f} times what there is" for times, g in often}
 
@@ -221,7 +220,7 @@ def _lay(stage: Mixture, task: Task, tokens: dict[str, int]) -> Layout:
         notes[f"groups taken {most} times, the most that max_repeats allows, and less than their share"] = len(full)
     if full and len(full) == sum(share > 0 for share in shares.values()):
         notes["tokens missing from the budget: every group is at its limit"] = budget - sum(taken.values())
-    return Layout({name: [taken[name]] for name in tokens}, notes)
+    return Layout({name: [0, taken[name]] for name in tokens}, notes)
 
 
 def _write_units(stage: Mixture, task: Task, batches: Batches) -> None:

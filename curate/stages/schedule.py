@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from curate import mixtures, proportions
 from curate.errors import RecipeError, StageError, did_you_mean
 from curate.export import GROUP_NAME
-from curate.proportions import Cuts, Layout, Shares, Tape
+from curate.proportions import Cuts, Layout, Shares, Tape, lengths
 from curate.stage import REASON, BatchFn, GlobalStage, Stage, Step, Task, with_columns
 from curate.storage import read_table, write_json
 
@@ -45,7 +45,8 @@ class Schedule(GlobalStage):
     Without `phases` there are two: `stable`, with 0.85 of the tokens in the proportions of the corpus, and `anneal`, with fresh
     documents in these proportions times the factors of `upsample`.
 
-    by: the column whose values are the groups; by default the one that a `mixture.json` among the weights says, else `cluster`.
+    by: the column (string, integer or boolean) whose values are the groups; it may be left out where a `mixture.json` among the
+    weights says it.
     tokens: of all phases together (a phase with several orders counts once), as a number or as in 5M or 1.5B; by default as
     much as there is, as long as nothing is repeated more often than `max_repeats`, and at most the tokens of the corpus.
     max_repeats: how often a group may be taken, over all phases; more is an error. leave_out: a group that gets nothing, and
@@ -94,8 +95,8 @@ class Schedule(GlobalStage):
             raise RecipeError("schedule: give `phases`, or `upsample`: the groups that the last part of training has more of")
         for phase in _plan(self):
             proportions.check_source(phase.weights, columns, phase.what)
-        by = proportions.column_of(self.by, self._sources, columns, "schedule")
-        return self if by == self._tape.by else replace(self, by=by)
+        by = proportions.column_of(self.by, self._sources, "schedule")
+        return self if by == self.by else replace(self, by=by)
 
     @property
     def _sources(self) -> list[Any]:
@@ -103,7 +104,7 @@ class Schedule(GlobalStage):
 
     @property
     def _tape(self) -> Tape:
-        return Tape(stage="schedule", by=self.by or proportions.COLUMN, seed=self.seed)
+        return Tape(stage="schedule", by=self.by, seed=self.seed)
 
     def reads(self) -> tuple[str, ...]:
         return self._tape.reads()
@@ -119,7 +120,7 @@ class Schedule(GlobalStage):
         return tuple(dict.fromkeys(weights for weights in self._sources if proportions.is_file(weights)))
 
     def steps(self, n_shards: int, n_docs: int) -> list[Step]:
-        found = proportions.steps(self, self._tape, partial(_lay, self), n_shards, n_docs, 2 * len(_plan(self)))
+        found = proportions.steps(self, self._tape, partial(_lay, self), n_shards, n_docs, len(_plan(self)))
         return [*found, Step("tell", partial(_tell, self))]
 
     def open(self, task: Task) -> BatchFn:
@@ -127,24 +128,23 @@ class Schedule(GlobalStage):
         if not task.shard:
             for note, n in cuts.notes.items():
                 task.count(note, n)
-        return partial(self._process, task, cuts)
+        return partial(self._process, task, cuts, _plan(self))
 
-    def _process(self, task: Task, cuts: Cuts, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _process(self, task: Task, cuts: Cuts, phases: Sequence[_Phase], batch: pa.RecordBatch) -> pa.RecordBatch:
         keys, known = self._tape.keys(batch, task.shard or 0)
         tokens = proportions.weights_of(batch)
         taken = np.zeros(batch.num_rows, np.int64)
         parts: dict[str, pa.Array] = {}
-        for number, phase in enumerate(_plan(self)):
+        for number, phase in enumerate(phases):
             copies = np.zeros(batch.num_rows, np.int64)
-            copies[known] = cuts.copies(keys, 2 * number + 1) - cuts.copies(keys, 2 * number)
+            copies[known] = cuts.copies(keys, number)
             if n := int((copies * tokens).sum()):
                 task.count(f"tokens drawn for {phase.name}", n)
             parts.update((name, pa.array(copies, pa.uint16())) for name in phase.names)
             taken += copies
         groups = pa.StructArray.from_arrays(list(parts.values()), names=list(parts))
         epochs = np.zeros(batch.num_rows)
-        often = {g["number"]: sum(_lengths(g)) / max(g["tokens"], 1) for g in cuts.groups}
-        epochs[known] = np.array([often[n] for n in cuts.numbers.tolist()])[cuts.group_of(keys)]
+        epochs[known] = cuts.epochs_of(keys)
         why = pc.if_else(pa.array(known), "schedule.not_sampled", "schedule.no_group")
         columns = {
             "_groups": groups,
@@ -288,12 +288,6 @@ def _shares(stage: Schedule, phase: _Phase, tokens: dict[str, int], task: Task) 
     return proportions.scaled(found), notes
 
 
-def _lengths(group: Mapping[str, Any], of: str = "positions") -> list[int]:
-    """What each phase takes of a group: tokens asked, or those `drawn`."""
-    at = group[of]
-    return [end - start for start, end in zip(at[::2], at[1::2], strict=True)]
-
-
 def _tell(stage: Schedule, task: Task) -> None:
     """Write `schedule.json`."""
     if task.root is not None:
@@ -302,8 +296,8 @@ def _tell(stage: Schedule, task: Task) -> None:
 
 
 def _told(stage: Schedule, cuts: Cuts) -> dict[str, Any]:
-    asked = {g["group"]: _lengths(g) for g in cuts.groups}
-    drawn = {g["group"]: _lengths(g, "drawn") for g in cuts.groups}
+    asked = {g["group"]: lengths(g) for g in cuts.groups}
+    drawn = {g["group"]: lengths(g, "drawn") for g in cuts.groups}
     there = {g["group"]: g["tokens"] for g in cuts.groups}
 
     def used(group: str, tokens: int) -> dict[str, float]:
@@ -330,9 +324,9 @@ def _told(stage: Schedule, cuts: Cuts) -> dict[str, Any]:
     whole = {
         g["group"]: {
             "tokens": g["tokens"],
-            "drawn": sum(_lengths(g, "drawn")),
+            "drawn": sum(lengths(g, "drawn")),
             "used": min(max(g["drawn"]) / g["tokens"], 1.0) if g["tokens"] else 0.0,
-            "epochs": sum(_lengths(g, "drawn")) / g["tokens"] if g["tokens"] else 0.0,
+            "epochs": sum(lengths(g, "drawn")) / g["tokens"] if g["tokens"] else 0.0,
         }
         for g in cuts.groups
     }

@@ -221,7 +221,7 @@ def test_what_is_wrong_once_columns_are_known(tmp_path):
     table = docs(["a"], [1])
     with pytest.raises(RecipeError, match="mixture: give `weights`, shares of groups, or `rate`"):
         Mixture(by="g")(table)
-    with pytest.raises(RecipeError, match="mixture: there is no column 'cluster'; set `by`"):
+    with pytest.raises(RecipeError, match="mixture: give `by`, the column whose values are the groups"):
         Mixture(weights={"a": 1})(table)
     with pytest.raises(RecipeError, match="mixture: weights is 'climb', and no stage before it has this id"):
         Mixture(by="g", weights="climb")(table)
