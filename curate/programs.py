@@ -14,8 +14,8 @@ Python. Lines are what line feeds separate, nothing else does; they are counted 
 chunk a program was written for, and both ends of a range are meant.
 
 Programs are written by models, so that nothing is taken for granted: they are read by regular expressions that need linear
-time, never evaluated, and what one may do is bounded (`CHARS`, `CALLS`, `STRING`, `STEPS`, `Rules.growth`). Whatever a program
-says, the executor returns, and what it returns comes from the text.
+time, never evaluated, and what one may do is bounded (`CHARS`, `CALLS`, `STRING`, `STEPS`, `READINGS`, `Rules.growth`).
+Whatever a program says, the executor returns, and what it returns comes from the text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ DIALECTS = ("prox", "refinex")
 CHARS = 1 << 22  # of all programs of a document
 CALLS = 100_000  # of all programs of a document
 STRING = 10_000  # characters of one argument
-STEPS = 1 << 31  # characters that all replacements of a document may look at, and 16 for each that they find
+STEPS = 1 << 28  # characters that replacements may look at (what is found counts 16 more), besides `READINGS` of the document
+READINGS = 256
 
 # what can be wrong with a call
 KINDS = ("unparsable", "unknown", "out_of_range", "absent", "ambiguous", "not_allowed", "too_long", "limit")
@@ -242,10 +243,9 @@ def execute(
     before = words(text)
     about = parse(document, "document")
     errors = Counter(about.errors)
-    said = {call.name for call in about.calls}
-    if len(said) == 2:
+    if len({call.name for call in about.calls}) == 2:
         errors["unparsable"] += 1
-    elif "drop_doc" in said:
+    elif drops(document):
         return Refined("", "dropped", "dropped", dict(errors), sum(errors.values()), before, 0)
     calls: list[Call] = []
     left = CHARS
@@ -279,11 +279,16 @@ def execute(
     return Refined(result, "unchanged" if result == text else "kept", "", found, wrong, before, after)
 
 
-class _Steps:
-    """How much may still be done to a document."""
+def drops(document: str | None) -> bool:
+    """Whether the program for a document drops it; one that also keeps it does not."""
+    return {call.name for call in parse(document, "document").calls} == {"drop_doc"}
 
-    def __init__(self) -> None:
-        self.left = STEPS
+
+class _Steps:
+    """How much may still be done to a document of so many characters."""
+
+    def __init__(self, size: int) -> None:
+        self.left = STEPS + READINGS * size
 
     def take(self, characters: int, found: int = 0) -> bool:
         """Whether that much may be done; it counts as done then."""
@@ -293,7 +298,7 @@ class _Steps:
 
 def _normalized(text: str, calls: Sequence[Call], rules: Rules, errors: Counter[str]) -> list[str]:
     """The lines of the text after all calls of `normalize`."""
-    steps = _Steps()
+    steps = _Steps(len(text))
     most = int(len(text) * max(rules.growth, 1.0))
     now, done = text, set[Call]()
     for call in calls:
@@ -324,7 +329,7 @@ def _normalized(text: str, calls: Sequence[Call], rules: Rules, errors: Counter[
 def _without_strings(text: str, calls: Sequence[Call], rules: Rules, errors: Counter[str]) -> list[str]:
     """The lines of the text after all calls of `remove_str`."""
     lines = text.split("\n")
-    steps = _Steps()
+    steps = _Steps(len(text))
     for call in calls:
         if call.name != "remove_str":
             continue

@@ -291,6 +291,7 @@ def test_what_is_beyond_the_limits_is_an_error(monkeypatch):
     got = execute(text, None, ["remove_lines(0, 0)", "remove_lines(1, 1)", "remove_lines(2, 2)"], rules=ALL)
     assert got.errors == {"limit": 1} and got.text == "\n".join("bcdefgh")
     monkeypatch.setattr(programs, "STEPS", 40)
+    monkeypatch.setattr(programs, "READINGS", 0)
     assert execute(text, None, ['normalize("a", "x")'], rules=ALL).text[0] == "x"
     assert execute(text * 9, None, ['normalize("a", "x")'], rules=ALL).errors == {"limit": 1}
     assert execute(text * 9, None, ['remove_str(7, "ha")'], "refinex", ALL).errors == {}
