@@ -113,36 +113,38 @@ def chunks(
 
     Between chunks, before the first and after the last stands white space alone, so that chunks and gaps are the whole text.
     most: 0 for the whole text as one chunk. unit: where a chunk may end: `sentence`, `line` or `paragraph`. A unit that is too
-    long is cut where the next finer one ends, a word at last anywhere; without `cut` it is a chunk by itself, and longer than
-    `most`. tokens: of a text; of a chunk they are the sum over its units and the gaps between them.
+    long is cut where the next finer one ends, a word at last anywhere; no part of a sentence is joined with another sentence.
+    Without `cut` it is a chunk by itself, and longer than `most`. tokens: of a text; of a chunk they are the sum over its units
+    and the gaps between them.
     """
     if most <= 0:
         return pieces(text, "document")
-    atoms: list[tuple[int, int, float]] = []
+    atoms: list[tuple[int, int, float, int]] = []  # the last: where the sentence begins that is cut here, -1 for whole units
 
-    def add(a: int, b: int, kind: str) -> None:
+    def add(a: int, b: int, kind: str, sentence: int) -> None:
         size = tokens(text[a:b])
         if size <= most or not cut or b - a == 1:
-            atoms.append((a, b, size))
+            atoms.append((a, b, size, sentence))
         elif kind == "word":
             step = min(most, (b - a + 1) // 2)  # a character has four bytes at most
             for at in range(a, b, step):
-                add(at, min(at + step, b), kind)
+                add(at, min(at + step, b), kind, sentence)
         else:
             for piece in pieces(text, _FINER[kind], a, b):
-                add(*piece, _FINER[kind])
+                add(*piece, _FINER[kind], a if kind == "sentence" else -1)
 
     for piece in pieces(text, unit):
-        add(*piece, unit)
+        add(*piece, unit, -1)
     found: list[tuple[int, int]] = []
-    held = 0.0
-    for a, b, size in atoms:
+    held, before = 0.0, -1
+    for a, b, size, sentence in atoms:
         more = size + (tokens(text[found[-1][1] : a]) if found and a > found[-1][1] else 0)
-        if found and held + more <= most:
+        if found and sentence == before and held + more <= most:
             found[-1], held = (found[-1][0], b), held + more
         else:
             found.append((a, b))
             held = size
+        before = sentence
     return found
 
 
