@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import xxhash
 import yaml
 from _selection_jobs import Work as Selection
+from mixture import PLAIN
 
 if TYPE_CHECKING:
     from mixture import Plan
@@ -98,7 +99,7 @@ class Work(Selection):
         if method == "ngram":
             search = {"ngram_mixture": common}
         else:
-            common |= {"metric": "loss", "weak": "keep", "models": plan.models, "tokens": plan.proxy_tokens}
+            common |= {"metric": "loss", "weak": "keep", "confirm": False, "models": plan.models, "tokens": plan.proxy_tokens}
             if plan.models != "ngram":
                 common |= {
                     "batch_tokens": plan.batch_tokens, "lr": plan.lr, "dtype": plan.dtype, "device": "cpu",
@@ -141,7 +142,7 @@ class Work(Selection):
             evidence = made["evidence"]
             correlation = made.get("rank_correlation") or {}
             found |= {
-                "proxies": len(evidence.get("runs") or []),
+                "proxies": 0 if method in PLAIN else len(evidence["runs"]),
                 "proxy_tokens": evidence.get("proxy_tokens") or 0,
                 "predicted": made.get("predicted"),
                 "uncertainty": made.get("uncertainty"),

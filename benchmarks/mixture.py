@@ -78,11 +78,11 @@ class Plan:
     targets: tuple[str, ...] = ("medical", "science_abstracts")
     methods: tuple[str, ...] = METHODS
     seeds: tuple[int, ...] = (1, 2, 3)
-    runs: int = 36
+    runs: int = 35
     rounds: tuple[int, ...] = (4, 2, 1)
     models: str = "1m"
     proxy_tokens: int = 100_000
-    tokens: int = 600_000
+    tokens: int = 500_000
     repeats: int = 4
     learner: str = "1m"
     vocabulary: int = 4096
