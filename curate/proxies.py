@@ -71,6 +71,7 @@ STEPS = 192  # of a training, at least, where nobody says how large a batch is
 GAIN = 1e-8  # nats per token: how little an iteration of `em` may still gain
 ROUNDS = 2000
 FLOOR = 1e-12  # of a weight while it is looked for: what is 0 stays so
+PART_BYTES = 64 << 20  # of the texts of a group that are held at once, about
 _CHUNK = 1 << 16  # tokens whose probabilities are looked at at a time
 _BUFFER = 32 << 20  # bytes of texts that are held before they are written by group
 _COPIES = "documents that a target holds word for word, which no proxy reads"
@@ -414,7 +415,7 @@ class Pool:
 
     def tokens(self, group: int) -> np.ndarray:
         """uint16 or uint32: the tokens of the documents of a group, one after the other, as a view of the file."""
-        return np.load(_tokens_file(self.folder, self._made["files"][group]), mmap_mode="r", allow_pickle=False)
+        return np.memmap(_tokens_file(self.folder, self._made["files"][group]), self._made["kind"], "r")
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
@@ -515,6 +516,11 @@ class _Job:
     def folder(self, task: Task) -> Path:
         return pool_folder(self.stage, task)
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts the documents of a group are divided, in the order of their hashes; one is held at once."""
+        return min(max(self.need * 4 // PART_BYTES, 1), 1 << 12)
+
 
 def _name(task: Task) -> str:
     return task.shards[task.shard or 0]
@@ -602,6 +608,10 @@ def _choose(job: _Job, task: Task) -> None:
         table = table.set_column(1, schema.field("group"), pa.array(known[table["group"].to_numpy()]))
         table = table.append_column(schema.field("shard"), pa.array(np.full(len(table), shard, np.uint32)))
         held = _lowest(job, [held, table])
+    group = held["group"].to_numpy()
+    first, last = np.searchsorted(group, group), np.searchsorted(group, group, "right")
+    part = group.astype(np.int64) * job.parts + (np.arange(len(group)) - first) * job.parts // np.maximum(last - first, 1)
+    held = held.set_column(1, "part", pa.array(part))
     held = held.sort_by([("shard", "ascending"), (ROW, "ascending")])
     at = np.searchsorted(held["shard"].to_numpy(), np.arange(len(task.shards) + 1))
     for shard, name in enumerate(task.shards):
@@ -623,21 +633,20 @@ def _gather(job: _Job, task: Task, batches: Batches) -> None:
     chosen = read_table(folder / "chosen" / _name(task))
     rows = chosen[ROW].to_numpy()
     known = np.load(folder / "known.npy", allow_pickle=False)
-    held, size, schema = list[pa.Table](), 0, None
+    held, size = list[pa.Table](), 0
 
-    def by_group() -> Iterator[tuple[int, pa.Table]]:
-        table = pa.concat_tables(held).sort_by([("group", "ascending"), ("hash", "ascending"), ("tie", "ascending")])
-        table = table.combine_chunks()
-        group = table["group"].to_numpy()
-        for number in np.unique(group).tolist():
-            at, stop = np.searchsorted(group, [number, number + 1])
+    def by_part() -> Iterator[tuple[int, pa.Table]]:
+        table = pa.concat_tables(held).sort_by("part").combine_chunks()
+        part = table["part"].to_numpy()
+        for number in np.unique(part).tolist():
+            at, stop = np.searchsorted(part, [number, number + 1])
             yield number, table.slice(at, stop - at)
 
     def found() -> Iterator[tuple[int, pa.Table]]:
         nonlocal held, size
         for batch in batches:
             at = np.searchsorted(rows, batch[ROW].to_numpy())
-            mine = chosen.take(pa.array(at)).drop_columns([ROW]).rename_columns(["group", "hash", "tie", "corpus_tokens"])
+            mine = chosen.take(pa.array(at)).drop_columns([ROW]).rename_columns(["part", "hash", "tie", "corpus_tokens"])
             table = mine.append_column("copy", pa.array(np.isin(_text_hash(batch["text"]), known)))
             table = table.append_column("text", _cut(batch["text"], BYTES * job.need))
             for name in job.columns:
@@ -645,14 +654,14 @@ def _gather(job: _Job, task: Task, batches: Batches) -> None:
             held.append(table)
             size += table.nbytes
             if size > _BUFFER:
-                yield from by_group()
+                yield from by_part()
                 held, size = [], 0
         if held:
-            yield from by_group()
+            yield from by_part()
 
     parts = found()
     first = next(parts, None)
-    schema = first[1].schema if first else pa.schema([("group", pa.int32())])
+    schema = first[1].schema if first else pa.schema([("part", pa.int64())])
     write_partitioned(folder / "texts" / _name(task), schema, _chain(first, parts))
 
 
@@ -682,20 +691,30 @@ def _cut(texts: pa.Array, most: int) -> pa.Array:
     return pa.array([t if t is None else t.encode()[:most].decode(errors="ignore") for t in texts.to_pylist()], pa.string())
 
 
-def _texts_of(job: _Job, task: Task, group: int) -> pa.Table:
-    """What the pool holds of a group, in the order of hashes."""
-    folder = job.folder(task)
-    found = [t for name in task.shards if (t := read_partition(folder / "texts" / name, group)).num_rows]
-    if not found:
-        return pa.table({})
-    return pa.concat_tables(found).sort_by([("hash", "ascending"), ("tie", "ascending")]).combine_chunks()
+@dataclass(frozen=True)
+class _Texts:
+    """What the pool holds of a group, as often as it is wanted: by parts, in the order of hashes.
 
+    Tables of `hash`, `corpus_tokens`, `text` and the columns that were asked for, without the copies of a target's texts.
+    """
 
-def _text(table: pa.Table) -> pa.Array:
-    """The texts that are no copies of a target's."""
-    if not table.num_rows:
-        return pa.array([], pa.string())
-    return table.filter(pc.invert(table["copy"]))["text"].combine_chunks()
+    job: _Job
+    task: Task
+    group: int
+
+    def tables(self, copies: bool = False) -> Iterator[pa.Table]:
+        folder = self.job.folder(self.task)
+        for part in range(self.group * self.job.parts, (self.group + 1) * self.job.parts):
+            found = [t for name in self.task.shards if (t := read_partition(folder / "texts" / name, part)).num_rows]
+            if found:
+                table = pa.concat_tables(found)
+                table = table.filter(table["copy"] if copies else pc.invert(table["copy"]))
+                yield table.sort_by([("hash", "ascending"), ("tie", "ascending")]).combine_chunks()
+
+    def __iter__(self) -> Iterator[pa.Array]:
+        for table in self.tables():
+            if table.num_rows:
+                yield table["text"].combine_chunks()
 
 
 def _group_names(job: _Job, task: Task) -> list[str]:
@@ -709,7 +728,7 @@ def _units(job: _Job, task: Task) -> None:
     folder, config = job.folder(task), job.config
     groups = range(len(_group_names(job, task)))
     room = SAMPLE_BYTES // len(groups)
-    sample = [part for group in groups if len(part := _head(_text(_texts_of(job, task, group)), room))]
+    sample = [part for group in groups for part in _head(_Texts(job, task, group), room)]
     if not any(pc.any(pc.greater(pc.binary_length(part), 0), min_count=0).as_py() for part in sample):
         raise StageError(f"{job.what}: no group has a text that the targets do not hold word for word: give other targets")
     if config.trains:
@@ -816,10 +835,14 @@ class _Runs:
         return found
 
 
-def _head(texts: pa.Array, size: int) -> pa.Array:
+def _head(texts: _Texts, size: int) -> Iterator[pa.Array]:
     """The first texts, of so many bytes in all or a text more."""
-    before = np.cumsum(pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64))
-    return texts.slice(0, int(np.searchsorted(before, size)) + 1)
+    for array in texts:
+        so_far = np.cumsum(pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64))
+        yield array.slice(0, int(np.searchsorted(so_far, size)) + 1)
+        size -= int(so_far[-1])
+        if size <= 0:
+            return
 
 
 def _groups(job: _Job, task: Task) -> None:
@@ -830,28 +853,28 @@ def _groups(job: _Job, task: Task) -> None:
     units = ngram.load(folder / "units", job.what)
     reader = tokenizer.read(folder / "tokenizer", job.what) if config.trains else None
     about = read_json(folder / "encoded.json")
+    kind = _kind(reader or units)
     for group in range(task.rank, len(_group_names(job, task)), GROUP_TASKS):
-        table = _texts_of(job, task, group)
-        copies = int(pc.sum(table["copy"]).as_py()) if table.num_rows else 0
-        table = table.filter(pc.invert(table["copy"])).combine_chunks() if table.num_rows else table
-        texts = _text(table)
-        ids, bounds = reader.ids(texts) if reader else units.encode(texts)
-        keep = np.flatnonzero(np.diff(bounds) > 0)
-        write_json(folder / "groups" / f"{group:05d}.json", {"copies": copies, "documents": len(keep)})
-        if not len(keep):
+        texts = _Texts(job, task, group)
+        tables = []
+        with storage.atomic(_tokens_file(folder, group)) as path, path.open("wb") as stream:
+            for part in texts.tables():
+                ids, bounds = (reader.ids if reader else units.encode)(part["text"].combine_chunks())
+                keep = np.flatnonzero(np.diff(bounds) > 0)
+                lengths = np.minimum(np.diff(bounds)[keep], job.need)
+                stream.write(ids[_spread(bounds[keep], lengths)].astype(kind).tobytes())
+                columns = {"group": np.full(len(keep), group, np.int32), "tokens": lengths}
+                table = pa.table({name: pa.array(values) for name, values in columns.items()})
+                for name, held in (("corpus_tokens",) * 2, ("hash",) * 2, *((name, _kept(name)) for name in job.columns)):
+                    table = table.append_column(name, part[held].take(pa.array(keep)))
+                tables.append(table)
+        copies = sum(part.num_rows for part in texts.tables(copies=True))
+        documents = sum(map(len, tables))
+        write_json(folder / "groups" / f"{group:05d}.json", {"copies": copies, "documents": documents})
+        if not documents:
             continue
-        lengths = np.minimum(np.diff(bounds)[keep], job.need)
-        kind = np.uint16 if (reader or units).vocabulary <= 1 << 16 else np.uint32
-        flat = np.concatenate([ids[a : a + n] for a, n in zip(bounds[keep].tolist(), lengths.tolist(), strict=True)])
-        _save(_tokens_file(folder, group), flat.astype(kind))
-        columns = {
-            "group": pa.array(np.full(len(keep), group, np.int32)),
-            "tokens": pa.array(lengths),
-            **{name: table[name].take(pa.array(keep)) for name in ("corpus_tokens", "hash")},
-        }
-        columns |= {name: table[_kept(name)].take(pa.array(keep)) for name in job.columns}
-        write_table(folder / "documents" / f"{group:05d}.parquet", pa.table(columns), codec="lz4")
-        model = ngram.train([texts], units=units)
+        write_table(folder / "documents" / f"{group:05d}.parquet", pa.concat_tables(tables), codec="lz4")
+        model = ngram.train(texts, units=units)
         kinds = [(i, kind) for i in range(len(about)) for kind in ("texts", "choices")]
         found = [_scored(model, _Runs(folder / "targets" / f"{i:03d}" / "ngram" / kind)) for i, kind in kinds]
         _save(folder / "ngram" / f"{group:05d}.npy", np.concatenate(found).astype(np.float32))
@@ -902,23 +925,26 @@ def _finish(job: _Job, task: Task) -> None:
     digest = hashlib.sha256(canonical({"method": METHOD, "groups": names, "natural": shares.tolist(), "targets": about}))
     for name in ("group", "tokens", "hash"):
         digest.update(table[name].to_numpy().tobytes())
-    for path in [*(_tokens_file(folder, number) for number in files), *sorted(folder.glob("targets/*/*/*/*.npy"))]:
+    for path in [*(_tokens_file(folder, number) for number in files), *sorted(folder.glob("targets/*/*/*/[!.]*.npy"))]:
         digest.update(sha256_file(path).encode())
-    for path in sorted([*folder.glob("units/*"), *folder.glob("tokenizer/*")]):
+    for path in sorted([*folder.glob("units/[!.]*"), *folder.glob("tokenizer/[!.]*")]):
         digest.update(sha256_file(path).encode())
-    if job.config.trains:
-        units = tokenizer.read(folder / "tokenizer", job.what).digest
-    else:
-        units = ngram.load(folder / "units", job.what).digest
+    reader = tokenizer.read(folder / "tokenizer", job.what) if job.config.trains else ngram.load(folder / "units", job.what)
     pool = {
         "groups": names, "natural": (shares / shares.sum()).tolist(), "targets": [target["name"] for target in about],
-        "digest": digest.hexdigest(), "seed": job.config.seed, "files": files, "units": units, "notes": notes,
+        "digest": digest.hexdigest(), "seed": job.config.seed, "files": files, "units": reader.digest,
+        "kind": np.dtype(_kind(reader)).name, "notes": notes,
     }  # fmt: skip
     write_json(folder / "pool.json", pool)
 
 
 def _tokens_file(folder: Path, number: int) -> Path:
-    return folder / "tokens" / f"{number:05d}.npy"
+    return folder / "tokens" / f"{number:05d}.bin"
+
+
+def _kind(of: tokenizer.Tokenizer | ngram.NGram) -> Any:
+    """The type of tokens on disk."""
+    return np.uint16 if of.vocabulary <= 1 << 16 else np.uint32
 
 
 def _write_matrix(folder: Path, files: Sequence[int]) -> None:
@@ -1088,8 +1114,7 @@ def compose(pool: Pool, selection: Selection, folder: Path, seed: int) -> packed
     starts, group = pool.starts[documents], pool.documents["group"].to_numpy()[documents]
     of = [pool.tokens(number) for number in range(len(pool.groups))]
     with storage.atomic(folder / packed.TOKENS) as path:
-        kind = np.uint16 if reader.vocabulary <= 1 << 16 else np.uint32
-        row = np.lib.format.open_memmap(path, "w+", kind, (selection.tokens + 1,))
+        row = np.lib.format.open_memmap(path, "w+", _kind(reader), (selection.tokens + 1,))
         at = 0
         for g, start, length in zip(group.tolist(), starts.tolist(), lengths.tolist(), strict=True):
             row[at] = reader.separator

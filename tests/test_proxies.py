@@ -122,7 +122,7 @@ def test_a_pool_holds_the_documents_of_the_lowest_hashes_and_shares_of_the_whole
         assert pool.tokens(number).tolist() == ids.tolist() and mine["tokens"].to_numpy().sum() == len(ids)
 
 
-def test_a_pool_does_not_depend_on_shards_batches_or_the_order_of_documents(tmp_path, pool):
+def test_a_pool_does_not_depend_on_shards_batches_or_the_order_of_documents(tmp_path, pool, monkeypatch):
     for name, table, how in (
         ("shards", TABLE, {"shards": 5, "batch": 7}),
         ("order", TABLE.take(pa.array(np.random.default_rng(0).permutation(len(TABLE)))), {"shards": 2, "batch": 11}),
@@ -130,6 +130,11 @@ def test_a_pool_does_not_depend_on_shards_batches_or_the_order_of_documents(tmp_
         _, _, other = fitted(tmp_path / name, table, **how)
         assert other.digest == pool.digest and other.documents.equals(pool.documents)
         assert np.array_equal(proxies._matrix(other), proxies._matrix(pool))
+    monkeypatch.setattr(proxies, "PART_BYTES", 2000)  # parts of a group, one of which is held at once
+    monkeypatch.setattr(proxies, "_BUFFER", 3000)
+    _, _, parts = fitted(tmp_path / "parts", TABLE, shards=3, batch=10)
+    assert parts.digest == pool.digest and parts.documents.equals(pool.documents)
+    assert np.array_equal(proxies._matrix(parts), proxies._matrix(pool))
     assert fitted(tmp_path / "seed", TABLE, config=replace(NGRAM, seed=1))[2].digest != pool.digest
 
 
@@ -525,6 +530,7 @@ def test_damaged_measurements_are_made_again(tmp_path):
     assert len(asked) == 5 and proxies.cached(task, stage, "k", measure) == found and len(asked) == 5
 
 
+@pytest.mark.slow
 def test_proxies_go_on_from_a_base_that_is_trained_once(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     config = dataclasses.replace(TINY, tokens=1024, base_tokens=6144)
