@@ -714,11 +714,23 @@ def _mark_copies(lines: list[str], bare: list[str], gone: list[bool]) -> None:
 
 
 def _joined(runs: list[tuple[int, int]], lines: list[str]) -> list[tuple[int, int]]:
-    """Runs as one where only blank lines stand between them."""
+    """Runs as one where only blank lines stand between them; those at the ends of the text with the blank lines beside them."""
     found: list[tuple[int, int]] = []
     for start, end in runs:
         if found and not any(line.strip() for line in lines[found[-1][1] + 1 : start]):
             found[-1] = (found[-1][0], end)
         else:
             found.append((start, end))
+    if not found:
+        return found
+    if not any(line.strip() for line in lines[: found[0][0]]):
+        end = found[0][1]
+        while end + 1 < len(lines) and not lines[end + 1].strip():
+            end += 1
+        found[0] = (0, end)
+    if not any(line.strip() for line in lines[found[-1][1] + 1 :]):
+        start = found[-1][0]
+        while start and not lines[start - 1].strip():
+            start -= 1
+        found[-1] = (start, len(lines) - 1)
     return found

@@ -385,6 +385,7 @@ def test_a_pair_gives_a_program_that_only_deletes(raw, refined, dialect):
         (PAGE, lines_without(0, 2, 4)),
         ("Prose stays.\nREAD MORE\n- Weiterlesen\nProse stays.", "Prose stays.\nProse stays."),
         ("Prose.\n\nhttps://example.org/a?b=c\n\nProse.", "Prose.\n\n\nProse."),
+        ("\nRead more\n\nProse.\n\nShare this\n\n", "Prose."),
         ("See:\n\nhttps://example.org/a\n\nProse.", None),
         ("* https://example.org/a\n* https://example.org/b", None),
         ("Home > Garden > Tools\nA spade is a tool.", "A spade is a tool."),

@@ -30,7 +30,8 @@ class Refine(Stage):
     notices and repeated lines: either way this stage brings `refine_programs` along as `<id>.programs`, whose docstring says
     what model, server, dialect, document_prompt, prompt, head, window, parameters, retries, repairs, timeout, concurrency,
     requests_per_minute, tokens_per_minute, budget_usd, budget_tokens, usd_per_million_input, usd_per_million_output,
-    api_key_env and cache are. What a model has answered is kept there, so that changing what follows here asks for nothing again.
+    api_key_env and cache are. What a model has answered is kept there, so that changing what follows here asks for nothing
+    again.
     Or programs come from a column that is there: programs: its name, a string or a list of strings for the chunks. document,
     failures: columns of the programs for whole documents and of why a program is missing; by default those that are called
     like it (`refine_document` and `refine_error` for `refine_programs`), where there are such.

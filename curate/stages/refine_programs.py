@@ -216,7 +216,9 @@ def _edit(stage: RefinePrograms, task: Task, batches: Batches) -> None:
     render = _prompt(stage.prompt).renderer("refine") if stage.prompt else None
 
     def requests() -> Iterator[Request]:
-        for batch in batches if render is not None else ():
+        if render is None:
+            return
+        for batch in batches:
             for row, text in zip(batch[ROW].to_pylist(), batch["text"].to_pylist(), strict=True):
                 lines = text.split("\n")
                 chunks = programs.chunks_of_lines(text, stage.window)
