@@ -54,6 +54,7 @@ def test_it_finds_the_domain_of_the_target(real, tmp_path):
     curate("verify", out, check=0)
 
 
+@pytest.mark.slow
 def test_questions_with_answers_as_the_target(real, shared_data, tmp_path):
     target = shared_data / "benchmarks" / "arc_easy.train.jsonl.gz"
     found, kept = run(real, tmp_path / "run", "stages.color_filter.tau=16", "stages.color_filter.by=window", target=target)
@@ -74,6 +75,7 @@ def killed(folder: Path, every: int, first: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_before_a_file_operation(tmp_path):
     killed(tmp_path, 400, 211)
 

@@ -161,6 +161,7 @@ def test_every_exception_alone_and_in_company() -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_character_at_every_place() -> None:
     """Code points between letters and digits, at the ends of a chunk, alone and twice."""
     blocks = [*range(0, 0x3500, 256), *range(0xA000, 0xAC00, 256), *range(0xF900, 0x10000, 256)]
@@ -283,7 +284,7 @@ def _megabyte(kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "language"),
     [
-        ("words", "en"),
+        pytest.param("words", "en", marks=pytest.mark.slow),
         ("distinct words", None),
         ("one word", "en"),
         ("one word", "zh"),
