@@ -20,6 +20,7 @@ import fcntl
 import functools
 import hashlib
 import math
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ import xxhash
 from curate import lm, storage
 from curate.encoders import DEVICES
 from curate.errors import RecipeError, StageError, did_you_mean
+from curate.fit import find_rows
 from curate.lm import DTYPES, packed, tokenizer
 from curate.lm.pair import SAMPLE
 from curate.mixtures import groups_of, ordered
@@ -72,10 +74,12 @@ GAIN = 1e-8  # nats per token: how little an iteration of `em` may still gain
 ROUNDS = 2000
 FLOOR = 1e-12  # of a weight while it is looked for: what is 0 stays so
 PART_BYTES = 64 << 20  # of the texts of a group that are held at once, about
-_CHUNK = 1 << 16  # tokens whose probabilities are looked at at a time
+HELD = 1 << 25  # probabilities of tokens by groups that `em` holds; of more, it reads them again at each iteration
+_CHUNK = 1 << 20  # of these that are looked at at a time
 _BUFFER = 32 << 20  # bytes of texts that are held before they are written by group
 _COPIES = "documents that a target holds word for word, which no proxy reads"
 _UNREAD = "groups without a text for proxies to read, which get no weight"
+_OWN = ("group", "tokens", "corpus_tokens", "hash")  # columns of `Pool.documents`
 _PLACES = pa.schema(
     [(ROW, pa.uint32()), ("group", pa.int32()), ("hash", pa.uint64()), ("tie", pa.uint64()), ("tokens", pa.int64())]
 )
@@ -480,6 +484,9 @@ def pool_steps(
     of the documents of the lowest hash; of a longer document the first so many. columns: that are kept for each document.
     Raises, when they run, StageError where no group or no target has a token.
     """
+    for name in columns:
+        if name in _OWN:
+            raise RecipeError(f"{what}: a column of the name {name!r} cannot be kept for each document: give it another name")
     job = _Job(stage, what, by, config, need, target, tuple(columns))
     places = tuple(dict.fromkeys((by, "tokens", "file", "record", "id")))
     texts = tuple(dict.fromkeys(("text", *columns)))
@@ -647,7 +654,7 @@ def _gather(job: _Job, task: Task, batches: Batches) -> None:
         for batch in batches:
             at = np.searchsorted(rows, batch[ROW].to_numpy())
             mine = chosen.take(pa.array(at)).drop_columns([ROW]).rename_columns(["part", "hash", "tie", "corpus_tokens"])
-            table = mine.append_column("copy", pa.array(np.isin(_text_hash(batch["text"]), known)))
+            table = mine.append_column("copy", pa.array(find_rows(known, _text_hash(batch["text"]))[0]))
             table = table.append_column("text", _cut(batch["text"], BYTES * job.need))
             for name in job.columns:
                 table = table.append_column(_kept(name), batch[name])
@@ -952,9 +959,9 @@ def _write_matrix(folder: Path, files: Sequence[int]) -> None:
     columns = [np.load(folder / "ngram" / f"{number:05d}.npy", mmap_mode="r", allow_pickle=False) for number in files]
     with storage.atomic(folder / "ngram.npy") as path:
         matrix = np.lib.format.open_memmap(path, "w+", np.float32, (len(columns[0]), len(columns)))
-        for at in range(0, len(columns[0]), _CHUNK):
+        for piece in _pieces(matrix):
             for i, column in enumerate(columns):
-                matrix[at : at + _CHUNK, i] = column[at : at + _CHUNK]
+                matrix[piece, i] = column[piece]
         matrix.flush()
         del matrix
 
@@ -971,6 +978,7 @@ def _base(job: _Job, task: Task) -> None:
         with _alone(kept.with_name(f"{kept.name}.work")) as work:
             made = compose(pool, selection, work / "packed", config.seed)
             how = config.training(config.base_tokens)
+            how["threads"] = None  # nothing else is to be done meanwhile
             train(work / "packed", work / "model", tokens=made.tokens - 1, schedule="wsd", **how)
             with storage.atomic_folder(kept, replace=False) as new:
                 shutil.copytree(work / "model", new, dirs_exist_ok=True)
@@ -1086,10 +1094,13 @@ def _alone(folder: Path) -> Iterator[Path]:
     Where it does not, the folder stays, so that a training goes on; one beside it never does.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+    path = folder.with_name(f"{folder.name}.lock")
+    with path.open("w") as lock:
         mine = folder
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):  # it was released and removed meanwhile
+                raise BlockingIOError
         except OSError:
             mine = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{folder.name}")
         mine.mkdir(exist_ok=True)
@@ -1100,6 +1111,8 @@ def _alone(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(mine, ignore_errors=True)
             raise
         shutil.rmtree(mine)
+        if mine == folder:
+            path.unlink()
 
 
 def compose(pool: Pool, selection: Selection, folder: Path, seed: int) -> packed.Packed:
@@ -1207,25 +1220,26 @@ def _parts(pool: Pool) -> list[tuple[slice, slice]]:
     return found
 
 
+def _pieces(rows: np.ndarray) -> Iterator[slice]:
+    """Of the rows of the matrix, so many at a time that a piece is of about the same size whatever the number of groups."""
+    step = max(1, _CHUNK // rows.shape[1])
+    return (slice(at, at + step) for at in range(0, len(rows), step))
+
+
 def _mixed_logprobs(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """float64: ln of the weighted mean of probabilities, by rows (tokens, groups) of ln p."""
-    found = np.empty(len(rows))
-    for at in range(0, len(rows), _CHUNK):
-        part = np.asarray(rows[at : at + _CHUNK], np.float64)
+    found, used = np.empty(len(rows)), np.flatnonzero(weights)
+    for piece in _pieces(rows):
+        part = np.asarray(rows[piece][:, used], np.float64)
         most = part.max(1)
-        found[at : at + _CHUNK] = most + np.log(np.einsum("tk,k->t", np.exp(part - most[:, None]), weights))
+        found[piece] = most + np.log(np.einsum("tk,k->t", np.exp(part - most[:, None]), weights[used]))
     return found
 
 
 def measure_ngram(pool: Pool, weights: Sequence[float] | np.ndarray) -> Measured:
     """How the mixture of the groups' n-gram models does on the targets. Losses are of its own tokens, not those of proxies."""
     shares, matrix, parts = pool.checked(weights), _matrix(pool), _parts(pool)
-    used = np.flatnonzero(shares)
-
-    def judged(number: int, kind: int) -> np.ndarray:
-        return _mixed_logprobs(matrix[parts[number][kind]][:, used], shares[used])
-
-    return Measured(_judged(pool, judged))
+    return Measured(_judged(pool, lambda number, kind: _mixed_logprobs(matrix[parts[number][kind]], shares)))
 
 
 def measure_documents(pool: Pool, selection: Selection) -> Measured:
@@ -1289,12 +1303,12 @@ def em(
     limits = np.full(len(weights), np.inf) if caps is None else np.asarray(caps, np.float64)
     if limits.shape != weights.shape or not limits.sum() >= 1 - 1e-9:
         raise StageError("the most that groups may get sums to less than 1: raise max_usage")
-    chunks = _chances(pool, counts)
+    held = list(_chances(pool, counts)) if _matrix(pool).size <= HELD else None
     weights = _capped(np.maximum(weights, FLOOR), limits)
     before = -math.inf
     for _ in range(ROUNDS):
         reached, share = 0.0, np.zeros(len(weights))
-        for chances, counted in chunks:
+        for chances, counted in held or _chances(pool, counts):
             mixed = np.einsum("tk,k->t", chances, weights)
             reached += float((counted * np.log(mixed)).sum())
             share += np.einsum("tk,t->k", chances, counted / mixed)
@@ -1317,9 +1331,9 @@ def _capped(weights: np.ndarray, limits: np.ndarray) -> np.ndarray:
     return np.minimum(limits, scale[at] * weights) if fits.any() else limits / limits.sum()
 
 
-def _chances(pool: Pool, counts: Mapping[str, np.ndarray] | None) -> list[tuple[np.ndarray, np.ndarray]]:
+def _chances(pool: Pool, counts: Mapping[str, np.ndarray] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """By pieces, (how probable each token is by each group, as part of the most probable; what it counts for)."""
-    matrix, found = _matrix(pool), []
+    matrix = _matrix(pool)
     for number, (target, (texts, _)) in enumerate(zip(pool.about, _parts(pool), strict=True)):
         rows = matrix[texts]
         each = np.ones(len(rows))
@@ -1327,10 +1341,9 @@ def _chances(pool: Pool, counts: Mapping[str, np.ndarray] | None) -> list[tuple[
             bounds = _Runs(pool.folder / "targets" / f"{number:03d}" / "ngram" / "texts").bounds
             each = np.repeat(np.asarray(counts[target["name"]], np.float64), np.diff(bounds))
         each /= each.sum() * len(pool.about)
-        for at in range(0, len(rows), _CHUNK):
-            part = np.asarray(rows[at : at + _CHUNK], np.float64)
-            found.append((np.exp(part - part.max(1, keepdims=True)), each[at : at + _CHUNK]))
-    return found
+        for piece in _pieces(rows):
+            part = np.asarray(rows[piece], np.float64)
+            yield np.exp(part - part.max(1, keepdims=True)), each[piece]
 
 
 def resampled(pool: Pool, rng: np.random.Generator) -> dict[str, np.ndarray]:
