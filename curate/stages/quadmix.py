@@ -66,8 +66,8 @@ class Quadmix(Searching):
 
     Columns written: `into` (float32): how many times the document is wanted, before all are multiplied by one factor for a
     budget, which `mixture: {rate: sampling}` does; null for a document without a domain. Reasons: none. `mixture.json`: the
-    shares of tokens that the domains come to, `rate`, and in `evidence` the parameters of each domain and the scale of each
-    score.
+    shares of tokens that the domains come to, `rate`, and in `evidence` the parameters of each domain, the scale of each score,
+    and `expected_tokens`, what all documents come to without that factor.
 
     Source: QuaDMix (Liu et al. 2025, arXiv:2504.16511): formulas, distribution of the parameters, predictor and sizes; what its
     scale of scores is it does not say: median and quantiles are own, and `features: shares`.
@@ -207,7 +207,8 @@ class Quadmix(Searching):
         documents = pool.documents
         return pool.by_rates(known(documents["group"].to_numpy(), _scores(self, documents)), self.tokens)
 
-    def group_shares(self, pool: Pool, values: np.ndarray) -> np.ndarray:
+    def expected(self, pool: Pool, values: np.ndarray) -> np.ndarray:
+        """float64 per domain: how many tokens it comes to for each token of the corpus, before the factor of a budget."""
         sample = _Sample.read(self, pool.folder.parent)
         known = sample.sampling(values, pool.groups)
         means = []
@@ -215,7 +216,10 @@ class Quadmix(Searching):
             scores, tokens = sample.domains[name]
             wanted = known(np.full(len(tokens), number), scores)
             means.append(expected_tokens(wanted, tokens) / max(tokens.sum(), 1))
-        found = pool.natural * np.array(means)
+        return pool.natural * np.array(means)
+
+    def group_shares(self, pool: Pool, values: np.ndarray) -> np.ndarray:
+        found = self.expected(pool, values)
         if not found.sum():
             raise StageError("quadmix: no document is wanted, since all epsilon are 0 and no rank is below omega; draw more")
         return found / found.sum()
@@ -255,6 +259,8 @@ class Quadmix(Searching):
         super().open(task)  # for its notes
         folder = task.folder(self)
         held = read_json(folder / "found.json")
+        if not task.shard:
+            task.count(f"tokens that {self.into} comes to, each document taken as often as it says", held["expected_tokens"])
         known = _Sample.read(self, folder).sampling(np.array(held["values"]), held["groups"])
         return partial(self._wanted, task, {name: i for i, name in enumerate(held["groups"])}, known)
 
@@ -496,7 +502,7 @@ def _gather(stage: Quadmix, task: Task, batches: Batches) -> None:
     """Of each domain of a shard the documents of the lowest hashes, with their scores."""
     from curate.kernels.keys import order_hash
 
-    held, size = [_empty(stage)], 0
+    held, size, total = [_empty(stage)], 0, 0
     for batch in batches:
         group, names = groups_of(batch[stage.by], f"quadmix: column {stage.by!r}")
         columns = {
@@ -507,10 +513,12 @@ def _gather(stage: Quadmix, task: Task, batches: Batches) -> None:
             **{f"score_{i}": pa.array(values) for i, values in enumerate(_scores(stage, batch))},
         }
         held.append(pa.table(columns).filter(pa.array(group >= 0)))
-        size += len(held[-1])
+        size, total = size + len(held[-1]), total + (pc.sum(held[-1]["tokens"]).as_py() or 0)
         if size > 1 << 18:
             held, size = [_lowest(held)], 0
-    write_table(task.folder(stage) / "scores" / task.shards[task.shard or 0], _lowest(held), codec="lz4")
+    name = task.shards[task.shard or 0]
+    write_table(task.folder(stage) / "scores" / name, _lowest(held), codec="lz4")
+    write_json(task.folder(stage) / "totals" / f"{name}.json", total)
 
 
 def _empty(stage: Quadmix) -> pa.Table:
@@ -531,7 +539,7 @@ def _merge(stage: Quadmix, task: Task) -> None:
     folder, held = task.folder(stage), _empty(stage)
     for name in task.shards:
         held = _lowest([held, read_table(folder / "scores" / name)])
-    scales = {}
+    scales: dict[str, Any] = {}
     for i, name in enumerate(stage.directions):
         middle, spread = scale_of(held[f"score_{i}"].to_numpy())
         scales[name] = {"middle": middle, "spread": spread, "better": stage.directions[name]}
@@ -588,14 +596,20 @@ def _measured(stage: Quadmix, task: Task, values: np.ndarray) -> Measured:
 
 def _settle(stage: Quadmix, conclude: Callable[[Task], None], task: Task) -> None:
     """What the search concludes, with what `process` needs of it."""
+    from curate.proxies import Pool, pool_folder
+
     conclude(task)
     folder = task.folder(stage)
     made = Mixture.from_json(orjson.loads(read_table(folder / "state.parquet")["mixture"][0].as_py()), "quadmix")
     held = made.evidence["parameters"].values()
     alpha = np.array([[one["alpha"][name] for one in held] for name in stage.directions])
     values = Parameters(alpha, *(np.array([one[name] for one in held]) for name in _NAMES)).vector()
-    write_json(folder / "found.json", {"groups": list(made.natural), "values": values.tolist()})
-    evidence = {**made.evidence, "scales": read_json(folder / "scales.json")}
+    pool = Pool.open(pool_folder(stage, task))
+    total = sum(read_json(folder / "totals" / f"{name}.json") for name in task.shards)
+    expected = round(total * float(stage.expected(pool, values).sum()))
+    evidence = {**made.evidence, "scales": read_json(folder / "scales.json"), "expected_tokens": expected}
+    found = {"groups": list(made.natural), "values": values.tolist(), "expected_tokens": expected}
+    write_json(folder / "found.json", found)
     measured = made.measured
     if measured is not None and not stage.config.trains:
         last = _measured(stage, task, values)

@@ -236,6 +236,7 @@ def test_the_column_is_the_formula_by_the_parameters_that_were_found(tmp_path, f
     np.testing.assert_allclose(kept["sampling"].to_numpy(), found, rtol=1e-6)
     assert made["rate"] == "sampling" and made["by"] == "domain" and made["evidence"]["method"] == "quadmix"
     assert made["weights"] == pytest.approx(shares)
+    assert made["evidence"]["expected_tokens"] == round(np.dot(found, kept["tokens"].to_numpy()))
     assert len(made["evidence"]["runs"]) == 12 and made["evidence"]["runs"][0]["origin"] == "natural"
     assert made["rank_correlation"]["runs"] == 11  # natural proportions are compared, and not learned from
     assert made["evidence"]["proxy_tokens"] > 12 * 1490
