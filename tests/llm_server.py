@@ -36,7 +36,11 @@ from typing import Any
 ENDPOINT = ("429", "500", "503", "reset", "hangup", "slow", "garbage", "odd")
 PROSE = ("sorry", "long", "foreign")
 MODEL = ("empty", "malformed", "truncated", "range", "missing", "refusal", "fenced", *PROSE)
-GERMAN = "An einem klaren, kalten Morgen im April schlugen die Uhren der kleinen Stadt gerade dreizehn. "
+GERMAN = (
+    "An einem klaren, kalten Morgen im April schlugen die Uhren der kleinen Stadt gerade dreizehn. Der Bäcker hatte seinen "
+    "Laden längst geöffnet, und vor der Tür warteten schon einige Leute auf frisches Brot. Niemand wusste, warum die Glocken "
+    "so seltsam klangen, doch jeder hatte eine Vermutung, die er gern mit den anderen teilte. "
+)
 REMARK = "An earlier answer to this could not be used"
 TOLD = "The answer is one JSON object that fits this JSON schema:\n"
 
@@ -255,7 +259,7 @@ class Server:
                 "truncated": (written[: len(written) // 2], "length"),
                 "sorry": ("I'm sorry, but I can't help with rewriting this text.", "stop"),
                 "long": (" ".join([written] * 10), "stop"),
-                "foreign": (GERMAN * (1 + len(text) // len(GERMAN)), "stop"),
+                "foreign": ((GERMAN * (1 + len(text) // len(GERMAN)))[: max(len(text), 100)], "stop"),
             }.get(fault, (written, "stop"))
         value = answer_for(text, schema)
         if fault == "range":

@@ -261,7 +261,9 @@ class Rewrite(Stage):
 
     def bound(self, columns: Collection[str]) -> Stage:
         inherits = set(PROVENANCE.names) <= set(columns)
-        return (_Several if self._several else Rewrite)(**{**_fields(self), "inherits": inherits})
+        if self._several:
+            return _Several(**{**_fields(self), "inherits": inherits})
+        return self if inherits == self.inherits else replace(self, inherits=inherits)
 
     def reads(self) -> tuple[str, ...]:
         return ("id", "text", COLUMN, *(PROVENANCE.names if self.inherits else ()))
@@ -447,7 +449,8 @@ class _Outcomes(Rewrite):
         return {}
 
     def bound(self, columns: Collection[str]) -> Stage:
-        return replace(self, inherits=set(PROVENANCE.names) <= set(columns))
+        inherits = set(PROVENANCE.names) <= set(columns)
+        return self if inherits == self.inherits else replace(self, inherits=inherits)
 
     def writes(self) -> pa.Schema:
         return pa.schema([(OUTCOMES, _OUTCOMES)])
@@ -502,7 +505,7 @@ class _Several(Rewrite, Expand):
                     made = verdicts.composed(text, name, output)
                     children.append({"text": made.text, COLUMN: made.answers, **verdicts.origin(made, row["id"])})
             if self.keep_source or not children:
-                status = SOURCE if children else next(iter(told.values()), NOT_SELECTED)
+                status = SOURCE if self.keep_source and told else next(iter(told.values()), NOT_SELECTED)
                 answers = None if children else row[COLUMN]
                 children.insert(0, {"text": row["text"], COLUMN: answers, **original(status, earlier[i])})
             rows += [{PARENT: row[ROW], **child} for child in children]
@@ -557,7 +560,8 @@ class _Answers(GlobalStage):
         if not self.function and not (self.model and self.prompt):
             raise RecipeError("rewrite: give `model` and `prompt`, and where the server is, or `function`")
         if self.function:
-            return replace(self, code=Function.find(self.function, NAME).version)
+            code = Function.find(self.function, NAME).version
+            return self if code == self.code else replace(self, code=code)
         used: set[str] = set()
         names = [_prompt(given).name for given in self._given()]
         if len(set(names)) < len(names):
@@ -577,7 +581,8 @@ class _Answers(GlobalStage):
             if prompt.schema is not None and text is None:
                 raise RecipeError(f"rewrite: the schema beside {prompt.path} has no property `text`, which is the output")
             used |= wanted
-        return replace(self, present=tuple(name for name in OPTIONAL if name in used and name in columns))
+        present = tuple(name for name in OPTIONAL if name in used and name in columns)
+        return self if present == self.present else replace(self, present=present)
 
     def _given(self) -> tuple[str, ...]:
         return (self.prompt,) if isinstance(self.prompt, str) and self.prompt else tuple(self.prompt)
