@@ -160,3 +160,18 @@ def test_bad_input(tmp_path):
 def test_one_group_gets_everything():
     documents = table({"sea": 12})
     assert set(rates(NgramMixture(by="kind", texts=target()), documents)[1]) == {1.0}
+
+
+@pytest.mark.slow
+def test_a_target_of_two_domains_gets_these_two(shared_data):
+    """Held-out texts of two domains of a pool of 13."""
+    documents = pq.read_table(shared_data / "domains" / "domains.parquet", columns=["text", "domain"])
+    names = np.array(documents["domain"].to_pylist())
+    held = np.isin(names, ["medical", "legal_en"]) & (np.arange(len(names)) % 10 == 0)
+    texts = tuple(documents.filter(pa.array(held))["text"].to_pylist())
+    stage = NgramMixture(by="domain", texts=texts, need=200_000)
+    kept = stage(documents.filter(pa.array(~held))).kept
+    weights: dict[str, float] = {}
+    for name, rate, tokens in zip(*(kept[c].to_pylist() for c in ("domain", "sampling", "tokens")), strict=True):
+        weights[name] = weights.get(name, 0.0) + rate * tokens
+    assert weights["medical"] + weights["legal_en"] > 0.85 * sum(weights.values())
