@@ -34,13 +34,13 @@ from curate.storage import read_json
 def made_up() -> pa.Table:
     """Documents of six kinds, each with words of its own, and of some kinds more than of others."""
     draw = random.Random(0)
-    kinds = {"court": 5, "cell": 2, "shop": 8, "ship": 3, "bread": 4, "proof": 1}
+    kinds = {"court": 4, "cell": 4, "shop": 6, "ship": 4, "bread": 5, "proof": 3}
     words = {kind: [f"{kind}{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(300)] for kind in kinds}
     common = "the of and to in a is that for it as was with be by on not he his but at are this have".split()
     rows = []
     for _ in range(3000):
         kind = draw.choices(list(kinds), list(kinds.values()))[0]
-        part = draw.randrange(3) * 100  # subjects within a kind
+        part = draw.randrange(2) * 150  # subjects within a kind
         own = words[kind][part : part + 150]
         text = " ".join(draw.choice(own if draw.random() < 0.4 else common) for _ in range(120))
         rows.append({"text": text, "domain": kind})
@@ -50,6 +50,7 @@ def made_up() -> pa.Table:
 # ---------------------------------------------------------------------------------------------------- the picture
 
 GREY, DARK, RED = "#9a9a9a", "#333333", "#c03020"
+HALO = 'stroke="white" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
 
 
 def colour(group: int | None) -> str:
@@ -108,8 +109,7 @@ def draw_clusters(found: dict[str, Any], x: float, y: float, width: float, heigh
         near = min(max(cx, box[0]), box[2]), min(max(cy, box[1]), box[3])
         if math.dist(near, (cx, cy)) > radius[mine[0]] + 6:
             parts.append(f'<path d="M{cx:.1f} {cy:.1f}L{near[0]:.1f} {near[1]:.1f}" stroke="{DARK}" stroke-width="0.6"/>')
-        halo = f'fill="{DARK}" stroke="white" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
-        labels.append(text((box[0] + box[2]) / 2, box[3] - 3, said, "middle", 11, halo))
+        labels.append(text((box[0] + box[2]) / 2, box[3] - 3, said, "middle", 11, f'fill="{DARK}" {HALO}'))
     return parts + labels
 
 
@@ -171,18 +171,18 @@ def draw_search(mixture: dict[str, Any], x: float, y: float, width: float, heigh
     worst = np.quantile(measured, 0.85 if lower else 0.15)  # beyond it a random mixture is only drawn at the edge
     shown = np.minimum(measured, worst) if lower else np.maximum(measured, worst)
     guesses = [run["predicted"] for run in runs if run["predicted"] is not None]
-    history = Frame((x + 48, y, x + width, y + 0.5 * height), [0, len(runs) - 1], [*shown.tolist(), *guesses])
+    history = Frame((x + 48, y, x + width - 44, y + 0.5 * height), [0, len(runs) - 1], [*shown.tolist(), *guesses])
     name = mixture["metric"]["name"]
     parts = [
         text(x, y - 8, f"{name} on the target", "start", 11),
         *history.axes("proxies in their order; far worse ones at the edge", False),
     ]
-    baselines = sorted((run["metric"], run["origin"]) for run in runs if run.get("origin") in ("natural", "uniform"))
-    for k, (value, origin) in enumerate(baselines):
+    free = history.bottom + 14.0  # of names beside lines that are close, the lower stands below
+    for value, origin in sorted((run["metric"], run["origin"]) for run in runs if run.get("origin") in ("natural", "uniform")):
         _, at = history.at(0, value)
+        free = min(at + 4, free - 11)
         parts.append(f'<path d="M{history.left} {at:.1f}H{history.right}" stroke="{RED}" stroke-width="0.8"/>')
-        under = k == 0 and len(baselines) > 1  # the lower value has its name below the line
-        parts.append(text(history.right - 2, at + (11 if under else -4), str(origin), "end", 10, f'fill="{RED}"'))
+        parts.append(text(history.right + 4, free, str(origin), "start", 10, f'fill="{RED}"'))
     best = measured[0]
     steps = []
     for k, run in enumerate(runs):
@@ -293,7 +293,7 @@ def split(corpus: pa.Table, targets: Sequence[str], megabytes: float) -> tuple[p
 def main(args: argparse.Namespace, folder: Path) -> None:
     file = Path(args.data) / "domains" / "domains.parquet"
     corpus = pq.read_table(file, columns=["text", "domain"]) if file.is_file() else made_up()
-    targets = args.target or (["science_abstracts", "legal_en"] if file.is_file() else ["cell", "proof"])
+    targets = args.target or (["science_abstracts", "legal_en"] if file.is_file() else ["cell", "ship"])
     pool, wanted = split(corpus, targets, args.megabytes)
     pq.write_table(pool, folder / "pool.parquet")
     pq.write_table(wanted, folder / "target.parquet")
