@@ -217,7 +217,7 @@ class Job:
     @cached_property
     def schema(self) -> pa.Schema:
         """Of the output files."""
-        return pa.schema([(n, _plain(self.final.types.field(n).type)) for n in self.columns])
+        return pa.schema([(n, plain(self.final.types.field(n).type)) for n in self.columns])
 
     @cached_property
     def scratch(self) -> pa.Schema:
@@ -230,10 +230,16 @@ class Job:
         return record
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type that a trainer expects for it."""
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type that a trainer expects for it. What the values of a list are called is not for the reader of the input to say."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(kind.field(i).name, plain(kind.field(i).type)) for i in range(kind.num_fields)])
     if kind in (pa.large_string(), pa.string_view()):
         return pa.string()
     return pa.binary() if kind in (pa.large_binary(), pa.binary_view()) else kind

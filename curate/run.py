@@ -572,7 +572,7 @@ class _Engine:
         made = manifest.build(
             recipe=_portable(self.recipe),
             inputs=record["inputs"],
-            columns={n: str(final.types.field(n).type) for n in self.columns},
+            columns={n: str(export.plain(final.types.field(n).type)) for n in self.columns},
             tokenizer=tokens.identity(self.recipe.tokenizer),
             shards=shards,
             stages=[{**_described(self.plan, e), **{k: e[k] for k in STAGE_KEYS}} for e in entries],

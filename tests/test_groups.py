@@ -131,3 +131,15 @@ def test_copies_of_a_run(tmp_path: Path) -> None:
 def test_a_document_without_copies_is_not_lost_in_silence(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="export wrote 0 documents, the ledger has"):
         go(tmp_path, "Copies: {n: 0}")
+
+
+def test_lists_of_the_input_have_one_name_for_their_values(tmp_path: Path) -> None:
+    """What Parquet calls them differs by who wrote it, and by who has read it."""
+    rows = {"text": [f"A text of number {i}." for i in range(50)], "tags": [["a", "b"][: i % 3] for i in range(50)]}
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "in" / "x.parquet")
+    found = Recipe.load(recipe(tmp_path, "name: x\n")).with_inputs([str(tmp_path / "in")])
+    one = run(found, tmp_path / "one", executor="inline").manifest
+    two = run(found, tmp_path / "two", executor="local", workers=2).manifest
+    assert one.columns["tags"] == "list<item: string>"
+    assert one.digest == two.digest
