@@ -231,7 +231,7 @@ class Job:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type that a trainer expects for it. What the values of a list are called is not for the reader of the input to say."""
+    """The type that a trainer expects for it. What the values of a list are called is no matter of who read the input."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_fixed_size_list(kind):
