@@ -72,3 +72,39 @@ def texts(n: int, seed: int = 0, longest: int = 60) -> list[str]:
     """Texts of random words, of all lengths."""
     rng = np.random.RandomState(seed)
     return [" ".join(rng.choice(WORDS, rng.randint(1, longest))) + "." for _ in range(n)]
+
+
+def llama(folder: Path, seed: int = 0) -> Path:
+    """A causal model of two layers with random weights, a tokenizer of bytes and a chat template: what a server can serve."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    special = ["<s>", "</s>", "<|user|>", "<|assistant|>"]
+    made = Tokenizer(models.BPE(vocab={**letters, **{s: len(letters) + i for i, s in enumerate(special)}}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(special)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    fast.chat_template = (
+        "<s>{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=len(letters) + len(special),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.5,
+        bos_token_id=len(letters),
+        eos_token_id=len(letters) + 1,
+        pad_token_id=len(letters) + 1,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder, safe_serialization=True)
+    fast.save_pretrained(folder)
+    return folder

@@ -1,8 +1,10 @@
 """rewrite: documents from a real endpoint or a function, in memory and in runs; none of them lost, whatever goes wrong."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -603,6 +605,59 @@ def test_a_killed_run_with_faults_repeats_nothing_and_loses_nothing(tmp_path, pr
     wrong = [i for i in range(n) if rows[f"d{i}"]["text"] != ("About " if rows[f"d{i}"]["synthetic"] else "") + text_of(i)]
     assert not wrong
     print(dict(found))
+
+
+@pytest.mark.slow
+def test_a_real_server_of_a_real_model(tmp_path, prompt):
+    """`transformers serve` (pip install 'transformers[serving]') with a tiny Llama: outputs are those of the model itself."""
+    for package in ("torch", "transformers", "accelerate", "fastapi", "openai", "uvicorn"):
+        pytest.importorskip(package)
+    from tiny_models import llama
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = str(llama(tmp_path / "llama"))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    env = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(hub),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--device", "cpu"]
+    with (tmp_path / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.2)
+        assert process.poll() is None, (tmp_path / "serve.log").read_text()
+        options = {"temperature": 0, "top_p": None, "max_tokens": 24}
+        stage = Rewrite(
+            server=f"http://127.0.0.1:{port}/v1", model=folder, prompt=prompt, parameters=options, cache="none", repairs=0,
+            keep_truncated=True, length=(0, 0), same_language=0, chunk_tokens=40,
+        )  # fmt: skip
+        made = stage(TEXTS[:6]).kept
+    finally:
+        process.terminate()
+        process.wait()
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    answers = [a for answers in made["rewrite_answers"].to_pylist() for a in answers]
+    texts = [t[a["start"] : a["end"]] for t, row in zip(TEXTS, made["rewrite_answers"].to_pylist(), strict=False) for a in row]
+    assert len(texts) > 6 and {a["error"] for a in answers} <= {None, "truncated", "empty"}
+    for text, answer in zip(texts, answers, strict=True):
+        messages = [{"role": "user", "content": PROMPT.replace("{{ text }}", text).removesuffix("\n")}]  # as Jinja ends it
+        given = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        out = model.generate(**given, max_new_tokens=24, do_sample=False)
+        said = tokenizer.decode(out[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert (answer["answer"] or "") == said
+    assert set(statuses(made)) == {"rewritten"} and len(set(made["text"].to_pylist())) == 6
 
 
 def test_notes_of_a_task_without_a_model(prompt):
