@@ -24,7 +24,7 @@ from curate import mixtures
 from curate.encoders import require
 from curate.errors import RecipeError, StageError
 from curate.mixtures import FILE, GOOD, Fit, Generator, Mixture
-from curate.stage import BatchFn, GlobalStage, Stage, Step, Task, with_columns
+from curate.stage import BatchFn, GlobalStage, Stage, Step, Task, operational, with_columns
 from curate.storage import read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Searching(GlobalStage):
     into: the column that says how many copies of a document are wanted for each that natural proportions have. names: a column
     with the names of groups; by default `<by>_name`, where there is one. confirm: train one proxy more, on the mixture that is
     found, so that it says what was measured and not only what was predicted. weak: where predictions and measurements have no
-    rank correlation that can be told from 0, "stop", or "keep" the mixture with a warning.
+    rank correlation that can be told from 0, "stop", or "keep" the mixture with a warning; no proxy is trained again for it.
 
     For authors: give `code`, `sizes`, `propose` and `conclude`; `selection`, `group_shares` and `described` too, where
     candidates are not weights of groups.
@@ -139,7 +139,7 @@ class Searching(GlobalStage):
     into: str = "sampling"
     names: str = ""
     confirm: bool = True
-    weak: Literal["stop", "keep"] = "stop"
+    weak: Literal["stop", "keep"] = operational("stop")
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -314,7 +314,7 @@ class Searching(GlobalStage):
         """(rank correlation of a predictor, what people should know of it). Raises StageError where it has learned nothing."""
         correlation = fit.correlation()
         rho, low, high = (correlation[name] for name in ("spearman", "low", "high"))
-        said = f"its predictions have the rank correlation {rho:.2f} (95%: {low:.2f} to {high:.2f}) with {len(runs)} proxies"
+        said = f"predictions have the rank correlation {rho:.2f} (95%: {low:.2f} to {high:.2f}) with {len(runs)} proxies"
         if np.ptp(fit.measured) == 0:
             said = f"all {len(runs)} proxies have the same {self.metric_of(runs)}, {fit.measured[0]:.6g}"
         if low <= 0:
@@ -335,12 +335,14 @@ class Searching(GlobalStage):
 class Predicting(Searching):
     """A search that draws mixtures at random and predicts the metric of those that were not measured.
 
-    predictor: "lightgbm" (the extra `cluster`) or "linear". simulated: for how many mixtures the metric is predicted.
-    strength_min, strength_max, temperature, max_usage, min_weight: see `curate.mixtures.Generator`.
+    predictor: "lightgbm" (the extra `cluster`) or "linear". simulated: for how many mixtures the metric is predicted. average:
+    of how many of the best predicted the mean is taken. strength_min, strength_max, temperature, max_usage, min_weight: see
+    `curate.mixtures.Generator`.
     """
 
     predictor: Literal["lightgbm", "linear"] = "lightgbm"
     simulated: int = 100_000
+    average: int = 1
     strength_min: float = 0.1
     strength_max: float = 5.0
     temperature: float = 0.5
@@ -354,6 +356,9 @@ class Predicting(Searching):
             raise RecipeError(f"{self.code}: predictor is {self.predictor!r}; it is {' or '.join(mixtures.PREDICTORS)}")
         if not 1 <= self.simulated <= 10_000_000:
             raise RecipeError(f"{self.code}: simulated is {self.simulated}; give 1 to 10,000,000 mixtures")
+        if not 1 <= self.average <= self.simulated:
+            said = f"average is {self.average}; give 1 to {self.simulated:,}, the number of `simulated`"
+            raise RecipeError(f"{self.code}: {said}")
 
     @property
     def generator(self) -> Generator:
@@ -383,16 +388,17 @@ class Predicting(Searching):
         """The values of the run whose metric is best."""
         return runs[int(np.argmin(self.sign(runs) * self.table(runs).mean(axis=1)))].candidate.values
 
-    def concluded(self, space: Space, fit: Fit, runs: Sequence[Run], values: np.ndarray, average: int = 1) -> Found:
-        """The mixture with the best prediction, or the mean of so many; no mixture that was measured is predicted better."""
+    def concluded(self, space: Space, fit: Fit, runs: Sequence[Run], values: np.ndarray) -> Found:
+        """The mixture with the best prediction, or the mean of so many; none that was measured is predicted better."""
         correlation, warnings = self.trusted(fit, runs)
         sign = self.sign(runs)
         known = np.array([run.candidate.values for run in runs])
         known = known[np.argsort(sign * fit.measured, kind="stable")]  # of equal predictions that one which did best
-        top = values[np.argsort(sign * fit.predict(values), kind="stable")[:average]].mean(axis=0, keepdims=True)
-        choice = np.concatenate([known, top if len(values) else known[:0]])
+        every = np.concatenate([known, values])
+        order = np.argsort(sign * fit.predict(every), kind="stable")
+        choice = np.stack([every[order[: self.average]].mean(axis=0), every[order[0]]])
         predicted = fit.predict(choice)
-        at = int(np.argmin(sign * predicted))
+        at = int(sign * predicted[1] < sign * predicted[0])  # trees do not tell near ones apart: of these the mean
         return Found(
             values=choice[at],
             predicted=float(predicted[at]),

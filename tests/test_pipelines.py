@@ -24,6 +24,9 @@ NEEDS = {  # what a recipe leaves to those who run it
     "betr": ["stages.betr.examples=[FILE]"],
     "dsir": ["stages.dsir.targets=[FILE]"],
     "quadmix": ["stages.quadmix.target=FILE"],
+    "climb": ["stages.climb.target=FILE"],
+    "climb-paper": ["stages.climb.target=QUESTIONS"],
+    "regmix": ["stages.regmix.target=FILE"],
     "color-filter": ["stages.color_filter.target=FILE"],
 }
 
@@ -54,10 +57,16 @@ def labels(crawl):
     return {row["record_id"]: row for row in map(json.loads, (crawl / "labels.jsonl").read_text().splitlines())}
 
 
+def filled(need, folder):
+    """A setting with the file that it needs."""
+    texts = write_jsonl(folder / "references.jsonl", [{"text": "A text.", "bench": "quiz", "split": "train"}])
+    questions = write_jsonl(folder / "questions.jsonl", [{"question": "Is it?", "choices": ["yes", "no"], "answer": 0}])
+    return need.replace("FILE", str(texts)).replace("QUESTIONS", str(questions))
+
+
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_every_pipeline_can_be_planned(name, crawl, tmp_path):
-    file = write_jsonl(tmp_path / "references.jsonl", [{"text": "A text.", "bench": "quiz", "split": "train"}])
-    settings = [part for need in NEEDS.get(name, []) for part in ("--set", need.replace("FILE", str(file)))]
+    settings = [part for need in NEEDS.get(name, []) for part in ("--set", filled(need, tmp_path))]
     done = curate("plan", name, "-i", crawl / "crawl", "--json", *settings, check=0)
     assert json.loads(done.stdout)["recipe"] == name
     assert Recipe.load(name, settings[1::2]).description
@@ -65,8 +74,7 @@ def test_every_pipeline_can_be_planned(name, crawl, tmp_path):
 
 @pytest.mark.parametrize("name, left_out", [(name, need) for name, needs in NEEDS.items() for need in needs])
 def test_what_is_left_to_be_given_is_asked_for(name, left_out, crawl, tmp_path):
-    file = write_jsonl(tmp_path / "references.jsonl", [{"text": "A text.", "bench": "quiz", "split": "train"}])
-    settings = [need.replace("FILE", str(file)) for need in NEEDS[name] if need != left_out]
+    settings = [filled(need, tmp_path) for need in NEEDS[name] if need != left_out]
     with pytest.raises(RecipeError, match=left_out.split("=")[0].rpartition(".")[2]):
         Recipe.load(name, settings).with_inputs([str(crawl / "crawl")]).plan()
 

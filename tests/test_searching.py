@@ -14,7 +14,7 @@ from test_proxies import documents, wanted
 
 from curate import proxies
 from curate.errors import RecipeError, StageError
-from curate.mixtures import Mixture
+from curate.mixtures import Mixture, fit
 from curate.recipe import loads
 from curate.run import run
 from curate.searching import rehearse
@@ -25,6 +25,7 @@ GROUPS = ("a", "b", "c", "d", "e", "f", "g", "h")
 NATURAL = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
 BEST = np.array([0.0, 0.3, 0.0, 0.0, 0.5, 0.2, 0.0, 0.0])
 QUICK = {"by": "g", "texts": ("x",), "models": "ngram", "simulated": 4000, "metric": "loss"}
+LINE = QUICK | {"predictor": "linear"}
 
 
 def distance(weights):
@@ -42,13 +43,13 @@ def values(mixture, groups=GROUPS):
 
 @pytest.fixture(scope="module")
 def climbed():
-    return rehearse(Climb(**QUICK, rounds=(24, 12, 6)), GROUPS, NATURAL, noisy())
+    return rehearse(Climb(**QUICK, rounds=(20, 10)), GROUPS, NATURAL, noisy())
 
 
 def test_climb_comes_near_the_best_mixture(climbed):
     runs = climbed.evidence["runs"]
     first = [distance(np.array(list(r["weights"].values()))) for r in runs if r["round"] == 1]
-    last = [distance(np.array(list(r["weights"].values()))) for r in runs if r["round"] == 3]
+    last = [distance(np.array(list(r["weights"].values()))) for r in runs if r["round"] == 2]
     assert distance(values(climbed)) < min(first) + 0.01 < distance(NATURAL)
     assert np.mean(last) < np.mean(first) - 0.1
     assert abs(sum(climbed.weights.values()) - 1) < 1e-12
@@ -56,88 +57,91 @@ def test_climb_comes_near_the_best_mixture(climbed):
 
 def test_every_proxy_is_evidence(climbed):
     runs = climbed.evidence["runs"]
-    assert Counter(r["round"] for r in runs) == {1: 24, 2: 12, 3: 6}
+    assert Counter(r["round"] for r in runs) == {1: 20, 2: 10}
     assert [r["origin"] for r in runs[:3]] == ["natural", "uniform", "random"]
-    assert [(r["predicted"] is None) == (r["round"] == 1) for r in runs] == [True] * 42
+    assert [(r["predicted"] is None) == (r["round"] == 1) for r in runs] == [True] * 30
     assert all(r["metric"] == pytest.approx(distance(np.array(list(r["weights"].values()))), abs=0.06) for r in runs)
     assert runs[0]["weights"] == climbed.natural == dict(zip(GROUPS, NATURAL.tolist(), strict=True))
-    assert climbed.rank_correlation["runs"] == 42 and climbed.rank_correlation["low"] > 0
+    assert climbed.rank_correlation["runs"] == 30 and climbed.rank_correlation["low"] > 0
     assert climbed.uncertainty > 0 and climbed.measured["metric"] < 2.3
     assert climbed.metric["lower_is_better"] and climbed.metric["name"] == "loss"
-    assert len({json.dumps(r["weights"]) for r in runs}) == 42
+    assert len({json.dumps(r["weights"]) for r in runs}) == 30
 
 
 def test_the_same_seed_gives_the_same_search():
-    search = Climb(**QUICK, rounds=(8, 4), predictor="linear", weak="keep")
+    search = Climb(**LINE, rounds=(8, 4), weak="keep")
     one, two = (rehearse(search, GROUPS, NATURAL, distance) for _ in range(2))
     assert one.to_json() == two.to_json()
-    other = rehearse(Climb(**QUICK, rounds=(8, 4), predictor="linear", weak="keep", seed=1), GROUPS, NATURAL, distance)
+    other = rehearse(Climb(**LINE, rounds=(8, 4), weak="keep", seed=1), GROUPS, NATURAL, distance)
     assert one.evidence["runs"][3] != other.evidence["runs"][3]
 
 
 def test_a_start_is_searched_around():
     start = 0.8 * BEST + 0.2 * NATURAL
-    found = rehearse(Climb(**QUICK, rounds=(16, 8), start="ngram"), GROUPS, NATURAL, noisy(), start)
+    search = Climb(**LINE, rounds=(16, 8), start="ngram", weak="keep")
+    found = rehearse(search, GROUPS, NATURAL, noisy(), start)
     origins = Counter(r["origin"] for r in found.evidence["runs"] if r["round"] == 1)
     assert origins == {"natural": 1, "uniform": 1, "ngram": 1, "around": 4, "random": 9}
     assert list(found.evidence["start"].values()) == start.tolist()
-    assert distance(values(found)) < distance(start) + 0.02
+    around = [np.array(list(r["weights"].values())) for r in found.evidence["runs"] if r["origin"] == "around"]
+    assert all(np.abs(w - start).sum() < 0.7 for w in around)
 
 
-@pytest.mark.parametrize("search", [Climb(**QUICK, rounds=(30,)), Regmix(**QUICK, runs=30, average=32)], ids=["climb", "regmix"])
+@pytest.mark.parametrize("search", [Climb(**LINE, rounds=(30,)), Regmix(**LINE, runs=30, average=32)], ids=["climb", "regmix"])
 def test_nothing_that_was_measured_is_predicted_better(search):
     objective = noisy(0.1, 3)
     found = rehearse(search, GROUPS, NATURAL, objective)
-    from curate.mixtures import fit
-
     runs = found.evidence["runs"]
     features = np.array([list(r["weights"].values()) for r in runs])
-    known = fit(features, np.array([r["metric"] for r in runs]))
+    known = fit(features, np.array([r["metric"] for r in runs]), "linear")
     assert found.predicted <= known.predict(features).min() + 1e-9
     assert found.predicted == pytest.approx(known.predict(values(found)[None])[0])
 
 
 def test_regmix_takes_the_mean_of_the_best():
-    found = rehearse(Regmix(**QUICK, runs=40, average=64), GROUPS, NATURAL, lambda w: {"one": distance(w), "two": 2 * distance(w)})
-    assert distance(values(found)) < distance(NATURAL)
+    slopes = np.random.default_rng(1).random((2, 8))
+    found = rehearse(Regmix(**LINE, runs=40), GROUPS, NATURAL, lambda w: dict(zip(("one", "two"), slopes @ w, strict=True)))
+    share = values(found)
+    assert slopes.sum(axis=0) @ share < 0.8 * slopes.sum(axis=0) @ NATURAL
     assert found.metric["targets"] == {"one": {}, "two": {}}
-    assert all(r["metric"] == pytest.approx(1.5 * r["measured"]["one"]["loss"]) for r in found.evidence["runs"])
+    for r in found.evidence["runs"]:
+        assert r["metric"] == pytest.approx((r["measured"]["one"]["loss"] + r["measured"]["two"]["loss"]) / 2)
 
 
 def test_where_more_is_better_more_is_found():
-    parameters = QUICK | {"metric": "accuracy", "texts": ()}
-    search = Climb(**parameters, target="q.jsonl", rounds=(24, 8))
-    found = rehearse(search, GROUPS, NATURAL, lambda w: 1 - distance(w) / 4)
-    assert distance(values(found)) < distance(NATURAL) and not found.metric["lower_is_better"]
+    search = Climb(**LINE | {"metric": "accuracy"}, rounds=(24, 8))
+    found = rehearse(search, GROUPS, NATURAL, lambda w: float(w[4]))
+    runs = found.evidence["runs"]
+    assert found.weights["e"] >= max(r["weights"]["e"] for r in runs) and not found.metric["lower_is_better"]
     assert found.predicted > 0.4
 
 
 def test_what_cannot_be_predicted_is_refused():
     rng = np.random.default_rng(0)
-    search = Climb(**QUICK, rounds=(16, 8), predictor="linear")
+    search = Climb(**LINE, rounds=(16, 8))
     said = r"climb: .* rank correlation .* with 24 proxies.*more proxies or more `tokens` for each, or `weak: keep`"
     with pytest.raises(StageError, match=said):
         rehearse(search, GROUPS, NATURAL, lambda w: rng.standard_normal())
-    kept = rehearse(Climb(**QUICK, rounds=(16, 8), predictor="linear", weak="keep"), GROUPS, NATURAL, lambda w: rng.random())
+    kept = rehearse(Climb(**LINE, rounds=(16, 8), weak="keep"), GROUPS, NATURAL, lambda w: rng.random())
     assert kept.rank_correlation["low"] <= 0 and "a guess" in kept.warnings[0]
 
 
 def test_a_metric_that_never_changes_is_refused():
-    with pytest.raises(StageError, match="all 12 proxies have the same loss, 2.5"):
+    with pytest.raises(StageError, match=r"all 12 proxies have the same loss, 2\.5"):
         rehearse(Climb(**QUICK, rounds=(8, 4)), GROUPS, NATURAL, lambda w: 2.5)
     kept = rehearse(Climb(**QUICK, rounds=(8, 4), weak="keep"), GROUPS, NATURAL, lambda w: 2.5)
     assert values(kept).tolist() == NATURAL.tolist()
 
 
 def test_weak_predictions_are_a_warning():
-    found = rehearse(Climb(**QUICK, rounds=(40,), predictor="linear"), GROUPS, NATURAL, noisy(0.15, 2))
-    assert 0 < found.rank_correlation["low"] and found.rank_correlation["spearman"] < 0.8
+    found = rehearse(Climb(**LINE, rounds=(40,)), GROUPS, NATURAL, noisy(0.15, 2))
+    assert found.rank_correlation["low"] > 0 and found.rank_correlation["spearman"] < 0.8
     assert "less than 0.8" in found.warnings[0]
 
 
 def test_proxies_without_a_number_say_nothing():
     calls = iter(range(100))
-    search = Climb(**QUICK, rounds=(20, 6), weak="keep")
+    search = Climb(**LINE, rounds=(20, 6), weak="keep")
     found = rehearse(search, GROUPS, NATURAL, lambda w: math.nan if next(calls) % 5 == 2 else distance(w))
     assert found.rank_correlation["runs"] == 21 and np.isfinite(found.predicted)
     assert found.warnings[-1] == "5 of 26 proxies have a loss that is no number and say nothing"
@@ -160,6 +164,7 @@ def test_one_group_is_not_searched():
         ({"models": "2m"}, "models is '2m'"),
         ({"predictor": "forest"}, "predictor is 'forest'"),
         ({"simulated": 0}, "simulated is 0"),
+        ({"average": 4001}, "average is 4001; give 1 to 4,000"),
         ({"max_usage": 0.1}, "max_usage is 0.1"),
         ({"rounds": (3, 9)}, r"rounds is \[3, 9\].*at least 4"),
         ({"rounds": (9, 0)}, r"rounds is \[9, 0\]"),
@@ -266,6 +271,7 @@ def test_a_search_that_is_killed_repeats_no_proxy(corpus, searched, tmp_path):
     assert len(lines) - 14 == (f"{np.round(list(found.weights.values()), 12).tolist()}" not in known)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(corpus, searched, tmp_path):
     run(recipe().with_inputs([str(corpus)]), tmp_path / "run", workers=2)
     mixtures = [(out / "output" / "mixture.json").read_bytes() for out in (tmp_path / "run", searched)]
@@ -289,3 +295,15 @@ def test_trained_proxies_are_known_to_an_edited_recipe(corpus, tmp_path, monkeyp
     run(recipe(first.replace("[4]", "[4, 2]")).with_inputs([str(corpus)]), tmp_path / "run", executor="inline")
     assert len(trained) - spent <= 3
     assert len(Mixture.load(tmp_path / "run" / "output" / "mixture.json", "test").evidence["runs"]) == 6
+
+
+def test_a_refusal_is_overruled_without_new_proxies(corpus, tmp_path, monkeypatch):
+    """`weak` decides nothing about what is found."""
+    spent, real = [], proxies.measure_ngram
+    body = RECIPE.replace("[10, 4]", "[4]").replace("weak: keep", "weak: stop")
+    with pytest.raises(StageError, match="with 4 proxies"):
+        run(recipe(body).with_inputs([str(corpus)]), tmp_path / "run", executor="inline")
+    monkeypatch.setattr(proxies, "measure_ngram", lambda *given: spent.append(1) or real(*given))
+    run(recipe(body.replace("stop", "keep")).with_inputs([str(corpus)]), tmp_path / "run", executor="inline")
+    assert len(spent) <= 1  # the one that confirms
+    assert "a guess" in Mixture.load(tmp_path / "run" / "output" / "mixture.json", "test").warnings[0]

@@ -60,8 +60,6 @@ class Regmix(Predicting):
         super().__post_init__()
         if self.runs < FEWEST:
             raise RecipeError(f"regmix: runs is {self.runs}; give at least {FEWEST} proxies")
-        if not 1 <= self.average <= self.simulated:
-            raise RecipeError(f"regmix: average is {self.average}; give 1 to {self.simulated:,}, the number of `simulated`")
 
     def sizes(self) -> tuple[int, ...]:
         return (self.runs,)
@@ -74,4 +72,4 @@ class Regmix(Predicting):
     def conclude(self, space: Space, runs: Sequence[Run]) -> Found:
         runs = self.usable(runs)
         fit = self.fitted(runs, self.predictor, by_target=True)
-        return self.concluded(space, fit, runs, self.simulate(space, 1), self.average)
+        return self.concluded(space, fit, runs, self.simulate(space, 1))
