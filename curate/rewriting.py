@@ -335,13 +335,13 @@ def between(output: str, markers: Sequence[str]) -> str | None:
 
 _MARKDOWN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n?", re.M), ""),
-    (re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*$", re.M), r"\1"),
-    (re.compile(r"^[ \t]{0,3}(?:[-*_][ \t]*){3,}$\n?", re.M), ""),
-    (re.compile(r"!?\[([^\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)"), r"\1"),
-    (re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]*[^\s*])\1(?![\w*])"), r"\2"),
-    (re.compile(r"(?<![\w_])(_{1,3})(?=[^\s_])([^_\n]*[^\s_])\1(?![\w_])"), r"\2"),
-    (re.compile(r"~~(?=\S)([^~\n]*\S)~~"), r"\1"),
-    (re.compile(r"(?<!`)`([^`\n]+)`(?!`)"), r"\1"),
+    (re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+([^\n]*?)(?:[ \t]+#{1,9})?[ \t]*$", re.M), r"\1"),
+    (re.compile(r"^[ \t]{0,3}(?:[-*_][ \t]{0,3}){3,99}$\n?", re.M), ""),
+    (re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]{0,2000}(?:[ \t]{1,9}\"[^\"\n]{0,500}\")?\)"), r"\1"),
+    (re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]{0,999}[^\s*])\1(?![\w*])"), r"\2"),
+    (re.compile(r"(?<![\w_])(_{1,3})(?=[^\s_])([^_\n]{0,999}[^\s_])\1(?![\w_])"), r"\2"),
+    (re.compile(r"~~(?=\S)([^~\n]{0,999}[^\s~])~~"), r"\1"),
+    (re.compile(r"(?<!`)`([^`\n]{1,999})`(?!`)"), r"\1"),
     (re.compile(r"^[ \t]{0,3}>[ \t]?", re.M), ""),
 )
 
@@ -448,6 +448,7 @@ def cleaned(answer: str, source: str, checks: Checks) -> tuple[str, str | None]:
         if rest is None:
             return "", "no_prefix"
         text = rest
+    text = text.strip()
     if checks.preamble:
         text = without_preamble(text, source)
     if checks.strip_markdown:
@@ -462,8 +463,10 @@ def cleaned(answer: str, source: str, checks: Checks) -> tuple[str, str | None]:
     return text, None
 
 
-_PAIR = re.compile(r"^[ \t]*(?:[-*#>]+[ \t]*|\d+[.)][ \t]*)*[*_]*question(?:[ \t]*\d+)?[ \t]*[*_]*[:.][*_]*[ \t]*", re.I | re.M)
-_REPLY = re.compile(r"^[ \t]*(?:[-*#>]+[ \t]*)*[*_]*answer(?:[ \t]*\d+)?[ \t]*[*_]*[:.][*_]*[ \t]*", re.I | re.M)
+_PAIR = re.compile(
+    r"^[ \t]{0,9}(?:[-*#>_][ \t]{0,3}|\d{1,3}[.)][ \t]{0,3}){0,9}question(?:[ \t]*\d+)?[ \t]*[*_]*[:.][*_]*[ \t]*", re.I | re.M
+)
+_REPLY = re.compile(r"^[ \t]{0,9}(?:[-*#>_][ \t]{0,3}){0,9}answer(?:[ \t]*\d+)?[ \t]*[*_]*[:.][*_]*[ \t]*", re.I | re.M)
 
 
 def qa_pairs(text: str) -> list[str]:
@@ -844,12 +847,12 @@ class Function:
     """A user's function: `module:name` of a callable that takes a list of texts and gives back as many.
 
     version: its attribute `version` if it has one, else the digest of the file of its module, so that a changed function is
-    another one. file: that file, or "" where a version stands for it.
+    another one. told: that attribute as text, or "".
     """
 
     name: str
     version: str
-    file: str
+    told: str
     target: Any
 
     @staticmethod
@@ -872,9 +875,9 @@ class Function:
             raise RecipeError(f"{where}: {name} is neither a function of a list of texts nor a class with rewrite(texts)")
         version = getattr(target, "version", None)
         if version is not None:
-            return Function(name, f"version {version}", "", target)
-        file = getattr(module, "__file__", None) or ""
-        return Function(name, sha256_file(file) if file else "", file, target)
+            return Function(name, f"version {version}", str(version), target)
+        file = getattr(module, "__file__", None)
+        return Function(name, sha256_file(file) if file else "", "", target)
 
     def open(self, parameters: Mapping[str, Any]) -> Callable[[list[str]], Any]:
         """The function itself, or the `rewrite` of a new object of the class; parameters: keyword arguments of one or other."""

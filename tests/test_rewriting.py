@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +232,19 @@ def test_no_answer_is_too_odd_to_be_cleaned(answer, source, marks):
     text, kind = cleaned(answer, source, checks)
     assert (kind is None) == bool(text) and (kind is None or kind in kinds())
     assert rejected(source, text, Checks(copied=0.5, unfaithful=0.1, ngram=2))[0] in (None, "length", "copied", "unfaithful")
+
+
+@pytest.mark.parametrize(
+    "part", ["*a ", "_a ", "[a", "`a", "~~a", "> ", "# ", "- ", "*", "-", " ", "\n", "1. ", "Question:", "<out>", "a.", "。"]
+)
+def test_long_runs_of_marks_take_no_long_time(part):
+    text = part * 30_000
+    checks = Checks(strip_markdown=True, strip_quotes=True, markers=("<out>", "</out>"))
+    cleaned(f"<out>{text}</out>", text, checks)
+    qa_pairs(text)
+    for unit in rewriting.UNITS:
+        spans = chunks(text, 100, unit)
+        assert stitch(text, spans, [text[a:b] for a, b in spans]) == (text if spans else "")
 
 
 # --------------------------------------------------------------------------------------------- chunks put together
@@ -513,5 +528,6 @@ def test_a_function_is_cached_by_name_version_parameters_and_text(tmp_path, monk
     monkeypatch.setattr(Stateful, "version", 4)
     made("Stateful", texts, tmp_path)
     assert calls() == texts
-    assert Function.find(f"{__name__}:Stateful", "test").file == ""
-    assert Function.find(f"{__name__}:shout", "test").file == __file__
+    stateful, shouted = (Function.find(f"{__name__}:{name}", "test") for name in ("Stateful", "shout"))
+    assert (stateful.told, stateful.version) == ("4", "version 4")
+    assert (shouted.told, shouted.version) == ("", sha256(Path(__file__).read_bytes()).hexdigest())

@@ -127,8 +127,9 @@ class Rewrite(Stage):
     without any stands for itself.
 
     Columns written: `text`; `synthetic` (bool), `source_id`, `prompt`, `prompt_sha256`, `generator` (model or function),
-    `generation` (JSON of the parameters), null for a document as it was, and `rewrite_status`: `rewritten`, `not_selected`,
-    `source` (by keep_source), or the kind of the reason for which the original stands.
+    `generation` (JSON of the parameters, and of the version of a function), null for a document as it was; and
+    `rewrite_status`: `rewritten`, `not_selected`, `source` (by keep_source), or the kind of the reason for which the original
+    stands.
     Reasons: `rewrite.` and a kind. Not asked: `no_text`, `too_short`, `too_long`. Endpoint: `timeout`, `connection`,
     `rate_limited`, `server_error`, `garbage`, `rejected`. Answer: `empty`, `truncated`, `malformed`, `schema`, `refused`,
     `function_error` (the function raised on that text), `no_marker`, `nothing`, `no_prefix`, `above_max`. Output: `no_pairs`,
@@ -365,6 +366,8 @@ class _Verdicts:
         self._judges = {} if task is None else {name: Judge(checks, task, NAME) for name, checks in self._checks.items()}
         self._sha = {name: sha256_file(_prompt(key).path) for name, key in prompts.items() if key}
         self._parameters = {name: _effective(stage._how(key)["parameters"], stage.function) for name, key in prompts.items()}
+        if stage.function and (told := Function.find(stage.function, NAME)).told:
+            self._parameters[""] = {"version": told.told, **self._parameters[""]}
 
     def of(self, batch: pa.RecordBatch) -> list[list[_Output]]:
         """The outputs of each document, rejected ones too; none for a document that was not selected."""

@@ -126,7 +126,7 @@ def test_every_fault_is_told_by_kind_and_no_document_is_lost(prompt, on_reject):
 def test_slow_and_mangled_answers_are_asked_for_again(prompt):
     faults = {"slow": 0.1, "garbage": 0.1, "odd": 0.1, "hangup": 0.1, "reset": 0.1, "503": 0.1}
     with Server(faults, slow=3.0) as server:
-        made = stage_for(server, prompt, timeout=0.5, retries=3)(TEXTS[:40]).kept
+        made = stage_for(server, prompt, timeout=0.3, retries=3)(TEXTS[:40]).kept
         assert set(statuses(made)) == {"rewritten"} and set(server.faults) == set(faults)
     with Server({"garbage": 0.3}, times=9) as server:
         made = stage_for(server, prompt, retries=1, cache="none")(TEXTS[:20]).kept
@@ -408,13 +408,13 @@ def test_a_function_in_place_of_a_model(tmp_path):
     wanted = [t if i == 7 else t.replace("old", "ancient").replace("great", "mighty") for i, t in enumerate(TEXTS[:20])]
     assert made["text"].to_pylist() == wanted
     first = {name: made[name][0].as_py() for name in PROVENANCE.names}
-    assert (first["prompt"], first["generator"], first["generation"]) == (None, f"{__name__}:Paraphrase", "{}")
+    assert (first["prompt"], first["generator"], first["generation"]) == (None, f"{__name__}:Paraphrase", '{"version":"1"}')
     CALLS.clear()
     again = Rewrite(**options, on_reject="drop")(TEXTS[:20])
     assert [[TEXTS[7]]] == CALLS and again.dropped["_reason"].to_pylist() == ["rewrite.function_error"]
     made = Rewrite(**options, parameters={"words": {"old": "new"}}, keep_source=True)(TEXTS[:2]).kept
     assert made["text"].to_pylist() == [t for text in TEXTS[:2] for t in (text, text.replace("old", "new"))]
-    assert made["generation"].to_pylist()[1] == '{"words":{"old":"new"}}'
+    assert made["generation"].to_pylist()[1] == '{"version":"1","words":{"old":"new"}}'
 
 
 # --------------------------------------------------------------------------------------------- runs
