@@ -144,6 +144,7 @@ ANNOUNCED = [
 REFUSALS = [
     "I'm sorry, but I can't help with that.",
     "I cannot fulfill this request.",
+    "I can't assist.",
     "As an AI language model, I do not have opinions.",
     "Unfortunately, I am unable to rewrite this.",
     "Es tut mir leid, aber dabei kann ich nicht helfen.",
@@ -167,6 +168,8 @@ PLAIN = [
     "As an AI researcher she built models.",
     "Leider konnte die Brücke nicht gerettet werden.",
     "Voici Paris : une ville de lumière.",
+    "I can't help but start with this camera, which is new.",
+    "I won't be creating my own calculator. A book of tables is enough.",
     "I can see the sea from here, and I cannot get enough of it.",
 ]
 
