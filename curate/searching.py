@@ -82,7 +82,8 @@ class Space:
 class Found:
     """What a search concludes.
 
-    values: as those of a candidate. predicted, uncertainty, correlation: see `Mixture`. more: for the evidence.
+    values: as those of a candidate. predicted, uncertainty, correlation: see `Mixture`. more: for the evidence. fit: what
+    predicted it.
     """
 
     values: np.ndarray
@@ -91,6 +92,14 @@ class Found:
     correlation: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    fit: Fit | None = None
+
+    def instead(self, values: np.ndarray) -> Found:
+        """The same conclusion about other values."""
+        if self.fit is None:
+            return replace(self, values=values)
+        predicted, spread = float(self.fit.predict(values[None])[0]), self.fit.uncertainty(values[None])
+        return replace(self, values=values, predicted=predicted, uncertainty=spread)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +129,7 @@ class Searching(GlobalStage):
 
     code: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]] = (FILE,)
+    settles: ClassVar[bool] = False  # whether one that was measured may take the place of the mixture that is found
 
     by: str
     target: Targets = ()
@@ -406,6 +416,7 @@ class Predicting(Searching):
             correlation=correlation,
             more={"predictor": {"kind": fit.kind, "residual": fit.residual, "simulated": len(values)}},
             warnings=tuple(warnings),
+            fit=fit,
         )
 
 
@@ -451,7 +462,8 @@ def rehearse(
             runs += [Run(number, one, measure(one.values)) for one in stage.propose(number, space, runs)[:size]]
     found = _only(space) if stage.trivial(space) else stage.conclude(space, runs)
     last = _same(runs, found.values) or (measure(found.values) if stage.confirm and runs else None)
-    return _mixture(stage, space, runs, found, found.values, last, {}, {})
+    found, last, _ = _settled(stage, runs, found, last)
+    return _mixture(stage, space, runs, found, found.values, last, 0, {}, {})
 
 
 # --------------------------------------------------------------------------------------------- the steps of the fit
@@ -534,8 +546,9 @@ def _conclude(stage: Searching, task: Task) -> None:
     last = _same(runs, found.values)
     if last is None and stage.confirm and runs:
         last = _measured(stage, task, pool, Candidate(found.values, "found", stage.seed))
+    found, last, more = _settled(stage, runs, found, last)
     weights = stage.group_shares(pool, found.values)
-    mixture = _mixture(stage, space, runs, found, weights, last, _names(stage, pool), dict(pool.notes))
+    mixture = _mixture(stage, space, runs, found, weights, last, more, _names(stage, pool), dict(pool.notes))
     if task.root is not None:
         mixture.save(task.kept(stage) / FILE)
     write_state(task, stage, mixture)
@@ -568,6 +581,28 @@ def _same(runs: Sequence[Run], values: np.ndarray) -> Measured | None:
     return None
 
 
+def _settled(stage: Searching, runs: Sequence[Run], found: Found, last: Measured | None) -> tuple[Found, Measured | None, int]:
+    """(what is concluded, what was measured on it, tokens of a proxy that is in no round).
+
+    Trees predict the same of mixtures near each other, so the best predicted need not be the best. Where the search settles,
+    that mixture wins which is best by the mean of prediction and measurement: noise alone does not make up for a prediction.
+    """
+    if last is None:
+        return found, None, 0
+    more = 0 if _same(runs, found.values) else last.tokens
+    if not stage.settles or found.fit is None or not runs:
+        return found, last, more
+    sign, name = stage.sign(runs), stage.metric_of(runs)
+    predicted = found.fit.predict(np.array([found.values, *(run.candidate.values for run in runs)]))
+    metrics = np.array([last.metric(name), *stage.table(runs).mean(axis=1)])
+    at = int(np.argmin(np.nan_to_num(sign * (predicted + metrics), nan=np.inf)))
+    if at == 0:
+        return found, last, more
+    about = {"best_predicted": {"predicted": found.predicted, "measured": last.metric(name)}}
+    best = runs[at - 1]
+    return replace(found.instead(best.candidate.values), more={**found.more, **about}), best.measured, more
+
+
 def _names(stage: Searching, pool: Pool) -> dict[str, str]:
     """The names of groups, as their first documents have them."""
     if not stage.names:
@@ -584,6 +619,7 @@ def _mixture(
     found: Found,
     weights: np.ndarray,
     last: Measured | None,
+    more: int,
     names: Mapping[str, str],
     notes: Mapping[str, int],
 ) -> Mixture:
@@ -605,7 +641,7 @@ def _mixture(
         }
         for run, metric in zip(runs, table, strict=True)
     ]
-    spent = sum(run.measured.tokens for run in runs) + (last.tokens if last and _same(runs, found.values) is None else 0)
+    spent = sum(run.measured.tokens for run in runs) + more
     evidence: dict[str, Any] = {"method": stage.code, "proxy": dataclasses.asdict(stage.config), "proxy_tokens": spent}
     if space.start is not None:
         evidence["start"] = dict(zip(space.groups, space.start.tolist(), strict=True))

@@ -23,7 +23,9 @@ class Climb(Predicting):
     rounds: how many proxies each has. The first are natural and uniform proportions and random mixtures. Before each of the
     next, a predictor is fitted to all that was measured, and the proxies of the round are drawn at random out of the
     max(M^2, 128) best predicted of `simulated` mixtures, M being their number. At last it is fitted again, and the best
-    predicted mixture is the result, measured or not, or the mean of the `average` best predicted.
+    predicted mixture is the result, measured or not, or the mean of the `average` best predicted. With `confirm` a proxy is
+    trained on it too, and the result is the mixture, this one or another that was measured, for which the mean of prediction
+    and measurement is best.
 
     start: "ngram" begins with the weights whose mixture of n-gram models loses least on the target, which takes seconds: they
     are the third of the first candidates, a third of the others is drawn around them, and in later rounds a part of the
@@ -51,6 +53,7 @@ class Climb(Predicting):
     """
 
     code: ClassVar[str] = "climb"
+    settles: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "by": "corpus",
         "texts": ("It was a bright cold day in April, and a clock struck thirteen.",),
