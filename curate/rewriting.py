@@ -243,7 +243,7 @@ _REFUSING = {
         r"(?:(?:i(?:['’]m| am))?(?: so| very| really)? ?sorry|i apologi[sz]e|(?:my )?apologies|unfortunately)\b"
         r"[^\n]{0,60}?\bi(?:['’]m| am| do)? ?(?:can ?not|can['’]t|unable|won['’]t|not able|not comfortable|could ?n[o'’]t)\b",
         r"i(?:['’]m| am)? ?(?:can ?not|can['’]t|won['’]t|unable to|not able to|must decline|will not)\b[^\n]{0,40}?"
-        r"\b(?:help(?! but)|assist|fulfil|comply|rewrit|rephras|paraphras|provid|do that|complet|process|generat|creat|engag)\w*"
+        r"\b(?:help(?! but)|assist|fulfil|comply|rewrit|rephras|paraphras|provid|do that|complet|process|generat|creat)\w*"
         r"(?:[^\n]{0,30}?\b(?:this|that|these|those|you|your|such|content|request|text|passage)\b|[.,!]|\s*$)",
         r"as an? (?:ai|artificial intelligence|(?:large )?language model)(?: language)?(?: model| assistant| system)?\s*[,.]",
     ),
