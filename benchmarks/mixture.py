@@ -102,7 +102,6 @@ class Plan:
 
 QUICK = Plan(
     seeds=(1,),
-    runs=16,
     models="ngram",
     proxy_tokens=50_000,
     learner="ngram",
