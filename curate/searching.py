@@ -36,6 +36,7 @@ METRICS = {  # name: (unit, whether lower is better)
     "accuracy": ("share of questions", False),
     "accuracy_per_byte": ("share of questions", False),
 }
+NO_GROUP = "documents without a group, which are in no mixture"
 MOST = 10_000  # proxies of a search
 FEWEST = 4  # out of which something is predicted
 CLOSE = (5.0, 100.0)  # strengths of the distributions of mixtures that are near one
@@ -277,11 +278,13 @@ class Searching(GlobalStage):
             for note, n in mixture.evidence.get("notes", {}).items():
                 task.count(note, n)
         rates = {group: mixture.weights[group] / share for group, share in mixture.natural.items() if share > 0}
-        return partial(self._rated, rates)
+        return partial(self._rated, task, rates)
 
-    def _rated(self, rates: Mapping[str, float], batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _rated(self, task: Task, rates: Mapping[str, float], batch: pa.RecordBatch) -> pa.RecordBatch:
         at, groups = mixtures.groups_of(batch[self.by], f"{self.code}: column {self.by!r}")
         values = np.array([*(rates.get(group, 0.0) for group in groups), np.nan])[at]  # -1, no group, is the last
+        if without := int((at < 0).sum()):
+            task.count(NO_GROUP, without)
         return with_columns(batch, {self.into: pa.array(values, pa.float32(), mask=np.isnan(values))})
 
     # ------------------------------------------------------------------ what was measured

@@ -45,11 +45,17 @@ def test_the_sampling_of_a_corpus_is_one_on_average():
     assert sum(f * t for f, t in zip(found, tokens, strict=True)) == pytest.approx(sum(tokens), rel=1e-5)
 
 
-def test_documents_without_a_group_have_no_sampling():
+def test_documents_without_a_group_have_no_sampling(tmp_path):
     kinds = pa.array([None if i % 9 == 0 else kind for i, kind in enumerate(TABLE["kind"].to_pylist())])
-    found = rates(Climb(**SEARCH, texts=TARGET), TABLE.set_column(TABLE.schema.get_field_index("kind"), "kind", kinds))
+    table = _numbered(TABLE.set_column(TABLE.schema.get_field_index("kind"), "kind", kinds))
+    stage = Climb(**SEARCH, texts=TARGET)
+    task = Task(phase="t", rank=0, folders=[(stage, "climb", tmp_path)], shards=["0.parquet"])
+    _fit(stage, task, [table], 1024)
+    (batch,) = table.to_batches()
+    found = dict(zip(kinds.to_pylist(), stage.open(task)(batch)["sampling"].to_pylist(), strict=True))
     assert found.pop(None) is None
     assert set(found) == {"sea", "law", "bio"} and None not in found.values()
+    assert task.counters["documents without a group, which are in no mixture"] == kinds.null_count
 
 
 @pytest.mark.parametrize("kind", ["integer", "boolean", "dictionary"])
