@@ -687,12 +687,19 @@ def test_a_cache_that_cannot_be_written_stops(tmp_path):
 # --------------------------------------------------------------------------------------------- prompts
 
 
+def variables_of(prompt):
+    from jinja2 import Environment, meta
+
+    return meta.find_undeclared_variables(Environment().parse(prompt.path.read_text("utf-8")))
+
+
 def test_prompts_that_come_with_curate():
-    assert list(llm.prompts()) == ["biomed", "cluster_name", "dataman", "fineweb_edu"]
-    for name in llm.prompts():
+    with_schema = [name for name in llm.prompts() if llm.load_prompt(name).schema is not None]
+    assert {"biomed", "cluster_name", "dataman", "fineweb_edu"} <= set(with_schema)
+    for name in with_schema:
         prompt = llm.load_prompt(name)
         text = "A {{ text }} with {% braces %} stays as it is."
-        said = prompt.renderer("test")(text=text)
+        said = prompt.renderer("test")(**{variable: variable for variable in variables_of(prompt)} | {"text": text})
         assert text in said and len(prompt.files()) == 2
         for key in prompt.schema["properties"]:
             assert f'"{key}"' in said, f"{name} does not ask for {key}"
@@ -700,6 +707,17 @@ def test_prompts_that_come_with_curate():
             for value in part.get("enum", ()):
                 assert value in said
         assert set(prompt.schema["required"]) == set(prompt.schema["properties"])
+
+
+def test_prompts_that_ask_for_text():
+    names = [name for name in llm.prompts() if llm.load_prompt(name).schema is None]
+    assert len(names) >= 17
+    for name in names:
+        prompt = llm.load_prompt(name)
+        text = "A {{ text }} with {% braces %} stays as it is."
+        said = prompt.renderer("test")(**{variable: variable for variable in variables_of(prompt)} | {"text": text})
+        assert f"\n{text}\n==========" in said and said.count("==========") == 2
+        assert prompt.files() == (str(prompt.path),)
 
 
 def test_scales_are_those_of_the_papers():

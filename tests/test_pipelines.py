@@ -27,6 +27,11 @@ NEEDS = {  # what a recipe leaves to those who run it
     "climb": ["stages.climb.target=FILE"],
     "climb-paper": ["stages.climb.target=QUESTIONS"],
     "regmix": ["stages.regmix.target=FILE"],
+    "wrap": [MODEL.format("rewrite")],
+    "rewire": [MODEL.format("rewrite")],
+    "rephrase-multilingual": [MODEL.format("rewrite")],
+    "nemotron-synthetic": [MODEL.format("rewrite")],
+    "math-clean": [MODEL.format("rewrite")],
     "color-filter": ["stages.color_filter.target=FILE"],
 }
 
