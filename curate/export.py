@@ -53,7 +53,10 @@ SPLITS = ("train", "validation")
 
 FIRST = ("id", "text", "url", "date", "tokens")
 LINEAGE = ("corpus", "file", "record")
-HIDDEN = frozenset("html _extra raw_bytes text_bytes media_type declared_language rewrite_answers rewrite_outcomes".split())
+HIDDEN = frozenset(
+    "html _extra raw_bytes text_bytes media_type declared_language"
+    " rewrite_answers rewrite_outcomes entigraph_answers entigraph_outcomes entigraph_entities entigraph_summary".split()
+)
 COPIES, GROUPS, CLUSTER = "_copies", "_groups", "duplicate_cluster"
 GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 KEY, BUCKET = "_key", "_bucket"

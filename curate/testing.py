@@ -208,7 +208,8 @@ def run_over(stage: Stage, table: pa.Table, shards: int = 1, batch: int = 1024) 
             here = replace(task, rank=shard, shard=shard)
             sink.layers, sink.drops = [], []
             if isinstance(stage, Expand):
-                schema = generation_schema(node)
+                here_too = {*part.column_names, *node.writes.names, PARENT}  # those that it needs write more, and did not run
+                schema = pa.schema([f for f in generation_schema(node) if f.name in here_too])
                 for piece in _batches(part, batch):
                     made, gone = expand(node, piece, shard, schema, tokens.ESTIMATE, "check")
                     sink.layers.append(made.drop_columns([ROW]) if ROW in made.schema.names else made)

@@ -33,6 +33,7 @@ NEEDS = {  # what a recipe leaves to those who run it
     "nemotron-synthetic": [MODEL.format("rewrite")],
     "math-clean": [MODEL.format("rewrite")],
     "color-filter": ["stages.color_filter.target=FILE"],
+    "entigraph": [MODEL.format("entigraph")],
 }
 
 
