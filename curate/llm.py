@@ -51,6 +51,7 @@ from curate import models
 from curate.errors import MissingExtra, RecipeError, StageError, did_you_mean
 
 if TYPE_CHECKING:
+    from curate.serving import Serving
     from curate.wire import Reply
 
 log = logging.getLogger(__name__)
@@ -633,7 +634,8 @@ class Client:
     425, 429, 5xx, timeouts, resets and what is no chat completion; waits grow from `backoff` seconds, with jitter, and are as
     long as Retry-After says. repairs: how often a model is asked once more, with a remark on what was wrong, after an answer
     that cannot be used. timeout: seconds for one request. parameters: sent with each request, and part of the key of the
-    cache. cache: folder of answers, None for none. progress: called with a `Progress` about every `every` seconds, and at
+    cache. cache: folder of answers, None for none. serving: a server to be started, in place of `server`, once there is a
+    question that the cache cannot answer. progress: called with a `Progress` about every `every` seconds, and at
     the end, from another thread; by default the logger of this module is told.
 
     A schema is sent as `response_format`; where the server answers that with 400, it stands in the prompt instead, with
@@ -665,10 +667,12 @@ class Client:
         parameters: Mapping[str, Any] = PARAMETERS,
         cache: Path | Cache | None = None,
         ledger: Path | None = None,
+        serving: Serving | None = None,
         progress: Callable[[Progress], None] | None = None,
         every: float = 10.0,
     ):
-        self.server, self.model = check_server(server), model
+        self.server = check_server(server) if serving is None else "http://127.0.0.1"  # whose port is not known yet
+        self.model, self._serving = model, serving
         check_key_variable(api_key_env)
         check_parameters(parameters)
         if not model:
@@ -766,7 +770,8 @@ class Client:
         if re.search(r"[^\x21-\x7e]", key):
             raise RecipeError(f"the key in the environment variable {self._key_env} has characters that no key has")
         self._secret = key if len(key) >= 8 else ""
-        self._wire = Wire(self.server, {"Authorization": f"Bearer {key}"} if key else {})
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._wire = Wire(self.server, self._headers)
         given = self._cache_given
         self._cache = Cache(cache_of(given, self.model)) if isinstance(given, Path) else given
         if self._cache is not None:
@@ -1081,6 +1086,14 @@ class Client:
 
     async def _look(self) -> None:
         """See whether there is an endpoint. Raises StageError."""
+        if self._serving is not None:
+            from curate.wire import Wire
+
+            while (url := self._serving.poll()) is None:
+                await asyncio.sleep(0.2)
+            if url != self.server:
+                self._wire.close()
+                self.server, self._wire = url, Wire(url, self._headers)
         until = time.monotonic() + START
         while True:
             left = until - time.monotonic()
@@ -1114,6 +1127,8 @@ class Client:
             try:
                 await self._look()
             except StageError:
+                if self._serving is not None:
+                    raise  # it knows what the server said last
                 dead = True
         if dead:
             kept = "" if self._cache is None else f"what it answered is kept in {self._cache.path}; "

@@ -12,6 +12,7 @@ and `rejected` and `Judge` say whether the result may stand for its source. Anot
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -19,6 +20,7 @@ import importlib
 import inspect
 import itertools
 import logging
+import os
 import re
 import sys
 import time
@@ -708,11 +710,13 @@ def original(status: str, earlier: Mapping[str, Any] | None = None) -> dict[str,
 
 
 class Asks(Protocol):
-    """The parameters of a stage that asks a model: see `curate.llm.Client`. server: "" for `$CURATE_LLM_SERVER`; cache: folder
-    of answers, "" for the user's."""
+    """The parameters of a stage that asks a model: see `curate.llm.Client`. server: "" for `$CURATE_LLM_SERVER`; serve: command
+    that starts one instead, see `curate.serving`; cache: folder of answers, "" for the user's."""
 
     @property
     def server(self) -> str: ...
+    @property
+    def serve(self) -> str: ...
     @property
     def model(self) -> str: ...
     @property
@@ -746,10 +750,13 @@ class Asks(Protocol):
 def check_asking(stage: Asks, name: str) -> None:
     """Raise RecipeError for parameters of the client that cannot be; touches neither files nor the network."""
     from curate.llm import check_key_variable, check_parameters, check_server
+    from curate.serving import check_command
 
     if stage.server:
         check_server(stage.server)
     check_key_variable(stage.api_key_env)
+    if stage.serve:
+        check_command(stage.serve, stage.server, name, _secret(stage))
     check_parameters(stage.parameters)
     if stage.concurrency < 1 or min(stage.retries, stage.repairs) < 0:
         raise RecipeError(f"{name}: concurrency is at least 1; retries and repairs are not negative")
@@ -774,11 +781,13 @@ def ask(
     tokens as notes of the task. Raises what `curate.llm.Client` raises; all that was answered before is in the cache.
     """
     from curate.llm import Client
+    from curate.serving import Serving
 
     source = iter(requests)
     first = next(source, None)
     if first is None:
         return
+    own = Serving(stage.serve, stage.model, name, _secret(stage)) if stage.serve else None
     client = Client(
         stage.server,
         stage.model,
@@ -796,11 +805,12 @@ def ask(
         parameters=stage.parameters if parameters is None else parameters,
         cache=_cache(stage, task, stage.model),
         ledger=_account(stage, task),
+        serving=own,
         progress=_teller(f"{name}, {task.shards[task.shard or 0]}"),
         every=EVERY,
     )
     seen = set[str]()
-    with client:
+    with own or contextlib.nullcontext(), client:
         for answer in client.ask(itertools.chain([first], source), ordered=False, total=total):
             if answer.error and answer.error not in seen:  # one of each kind, with what a column has no room for
                 seen.add(answer.error)
@@ -811,6 +821,12 @@ def ask(
                 task.count("input tokens", answer.input_tokens)
                 task.count("output tokens", answer.output_tokens)
             yield answer
+
+
+def _secret(stage: Asks) -> str:
+    """The key, where it is long enough not to be found in everything."""
+    key = os.environ.get(stage.api_key_env, "").strip() if stage.api_key_env else ""
+    return key if len(key) >= 8 else ""
 
 
 def _cache(stage: Any, task: Task, model: str) -> Cache | None:

@@ -32,10 +32,11 @@ class AnnotateLlm(GlobalStage):
     """Labels documents, or a sample of them, with an instruction model behind an OpenAI-compatible endpoint.
 
     model: its name at the server. server: base URL, which ends in /v1 mostly; "" for the environment variable
-    CURATE_LLM_SERVER. prompt: `fineweb_edu`, `dataman` or `biomed`, or the path of a Jinja template with the variable `text`; a
-    JSON schema of the answer stands beside it under the same name (x.jinja, x.json) and gives the columns.
-    columns: the properties of the schema to write, all by default; prefix: goes before the names of all columns, so that
-    two models can label the same documents.
+    CURATE_LLM_SERVER. serve: instead, a command that starts one, as in `rewrite`. prompt: `fineweb_edu`, `dataman` or `biomed`,
+    or the path of a Jinja template with the variable `text`; a JSON schema of the answer stands beside it under the same name
+    (x.jinja, x.json) and gives the columns.
+    columns: the properties of the schema to write, all by default; prefix: goes before the names of all columns, so that two
+    models can label the same documents.
 
     sample: a share up to 1, or above 1 a number of documents, chosen by a hash of (seed, id) among those for which `where`, a
     condition as in the stage `where`, is true. 0 asks nothing. The choice depends on neither order nor shards.
@@ -82,6 +83,7 @@ class AnnotateLlm(GlobalStage):
     model: str
     prompt: str
     server: str = operational("")
+    serve: str = operational("")
     columns: tuple[str, ...] = ()
     prefix: str = ""
     sample: float = 1.0

@@ -76,7 +76,8 @@ _CHECKED = (
     "quality_model",
 )  # fmt: skip
 _CLIENT = (
-    "server", "model", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd", "budget_tokens",
+    "server", "serve", "model", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd",
+    "budget_tokens",
     "usd_per_million_input", "usd_per_million_output", "retries", "repairs", "timeout", "cache",
 )  # fmt: skip
 _EXTRACTING = ("where", "min_document_tokens", "max_document_tokens", "max_entities")
@@ -92,12 +93,13 @@ class EntiGraph(Expand):
     learns a small corpus. Each answer becomes a document, `<id>#entigraph.<k>`, with the columns of its source.
 
     model: its name at the server. server: base URL, which ends in /v1 mostly; "" for the environment variable
-    CURATE_LLM_SERVER. where: a condition as in the stage `where`; documents for which it is not true stay as they are.
+    CURATE_LLM_SERVER. serve: instead, a command that the run starts, as in `rewrite`. where: a condition as in the stage
+    `where`; documents for which it is not true stay as they are.
     min_document_tokens, max_document_tokens (bytes/4; 0: none): other documents are not asked about. The whole document stands
     in each request, so that it has to fit the model's window: cut longer ones before, with `split`.
     max_entities: of a document, the first that the model names. n entities have n(n-1)/2 pairs: 435 for 30. pairs: how many of
-    them are asked about at most, chosen by hash of seed and id; null for all. triples: how many triples at most, in an order
-    by hash; null for as many as `tokens` allows. tokens: a budget of a document (bytes/4): no more triples are asked about once
+    them are asked about at most, chosen by hash of seed and id; null for all. triples: how many triples at most, in an order by
+    hash; null for as many as `tokens` allows. tokens: a budget of a document (bytes/4): no more triples are asked about once
     its answers have so many tokens together, pairs included; 0 for none.
     prompt: template for entities, with a JSON schema beside it that asks for `entities` and `summary`; pair_prompt,
     triple_prompt: templates with the variables `entities` (a list), `text` and `title` ("" without such a column); all by name
@@ -141,6 +143,7 @@ class EntiGraph(Expand):
 
     model: str
     server: str = operational("")
+    serve: str = operational("")
     where: str = ""
     min_document_tokens: int = 0
     max_document_tokens: int = 0
@@ -320,6 +323,7 @@ class _Asking(GlobalStage):
 
     model: str
     server: str = operational("")
+    serve: str = operational("")
     parameters: Mapping[str, Any] = field(default_factory=dict)
     api_key_env: str = operational("OPENAI_API_KEY")
     concurrency: int = operational(32)

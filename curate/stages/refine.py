@@ -17,7 +17,7 @@ from curate.stage import REASON, BatchFn, Stage, Task, operational, with_columns
 from curate.stages.refine_programs import DOCUMENT, ERROR, PROGRAMS, RefinePrograms
 
 UNANSWERED = (*ENDPOINT_ERRORS, "rejected", *MODEL_ERRORS)
-_HANDED = ("model", "server", "dialect", "document_prompt", "prompt", "head", "window", "parameters", "api_key_env",
+_HANDED = ("model", "server", "serve", "dialect", "document_prompt", "prompt", "head", "window", "parameters", "api_key_env",
            "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd", "budget_tokens", "usd_per_million_input",
            "usd_per_million_output", "retries", "repairs", "timeout", "cache")  # fmt: skip
 
@@ -28,13 +28,13 @@ class Refine(Stage):
 
     Programs come from a model (`model`, `server`), or, without one, from rules of our own that take out menus, lists of links,
     notices and repeated lines: either way this stage brings `refine_programs` along as `<id>.programs`, whose docstring says
-    what model, server, dialect, document_prompt, prompt, head, window, parameters, retries, repairs, timeout, concurrency,
-    requests_per_minute, tokens_per_minute, budget_usd, budget_tokens, usd_per_million_input, usd_per_million_output,
-    api_key_env and cache are. What a model has answered is kept there, so that changing what follows here asks for nothing
-    again.
+    what model, server, serve, dialect, document_prompt, prompt, head, window, parameters, retries, repairs, timeout,
+    concurrency, requests_per_minute, tokens_per_minute, budget_usd, budget_tokens, usd_per_million_input,
+    usd_per_million_output, api_key_env and cache are. What a model has answered is kept there, so that changing what follows
+    here asks for nothing again.
     Or programs come from a column that is there: programs: its name, a string or a list of strings for the chunks. document,
-    failures: columns of the programs for whole documents and of why a program is missing; by default those that are called
-    like it (`refine_document` and `refine_error` for `refine_programs`), where there are such.
+    failures: columns of the programs for whole documents and of why a program is missing; by default those that are called like
+    it (`refine_document` and `refine_error` for `refine_programs`), where there are such.
 
     errors: with so many errors in its programs a document stays as it was; 0: it never does. min_share: if at most this share
     of its words would be left, and there are fewer errors, it is dropped; min_words: so is one that would be left with at most
@@ -69,6 +69,7 @@ class Refine(Stage):
     # the fingerprint of `refine_programs`, which comes before that of this stage, knows what the operational ones decide
     model: str = operational("")
     server: str = operational("")
+    serve: str = operational("")
     programs: str = ""
     document: str = ""
     failures: str = ""
@@ -100,7 +101,7 @@ class Refine(Stage):
     cache: str = operational("")
 
     def __post_init__(self) -> None:
-        if self.programs and (self.model or self.server):
+        if self.programs and (self.model or self.server or self.serve):
             raise RecipeError("refine: programs come from a column or from a model: give `programs`, or `model` and `server`")
         if not self.programs and (self.document or self.failures):
             raise RecipeError("refine: document and failures are columns beside `programs`; name that one, too")

@@ -32,12 +32,13 @@ class RefinePrograms(GlobalStage):
     """Writes programs that would clean the documents: `refine` brings this stage along, and carries them out.
 
     model: its name at the server; without one the programs are those of `curate.programs.heuristic`, rules of our own that need
-    no model. server: base URL, which ends in /v1 mostly; "" for the environment variable CURATE_LLM_SERVER. dialect: `prox` or
-    `refinex`, the language of programs for chunks, see `curate.programs`. document_prompt: Jinja template, by name or path, for
-    the question whether a document stays (`keep_doc()`, `drop_doc()`), with the variable `text`: its first `head` tokens; "" to
-    keep all. prompt: template for chunks, with the variables `text`: lines with their numbers, and `dialect`; "" to ask about
-    documents alone. window: tokens of a chunk, which ends where a line does; a line that is longer stays as it is. Tokens are
-    bytes/4, so that no model's tokenizer decides where a chunk ends. Chunks are asked about only where the document stays.
+    no model. server: base URL, which ends in /v1 mostly; "" for the environment variable CURATE_LLM_SERVER. serve: a command
+    that starts one instead, as in `rewrite`. dialect: `prox` or `refinex`, the language of programs for chunks, see
+    `curate.programs`. document_prompt: Jinja template, by name or path, for the question whether a document stays
+    (`keep_doc()`, `drop_doc()`), with the variable `text`: its first `head` tokens; "" to keep all. prompt: template for
+    chunks, with the variables `text`: lines with their numbers, and `dialect`; "" to ask about documents alone. window: tokens
+    of a chunk, which ends where a line does; a line that is longer stays as it is. Tokens are bytes/4, so that no model's
+    tokenizer decides where a chunk ends. Chunks are asked about only where the document stays.
 
     parameters: sent with each request. retries, repairs, timeout (seconds), concurrency, requests_per_minute,
     tokens_per_minute, budget_usd, budget_tokens, usd_per_million_input, usd_per_million_output, api_key_env, cache: as in
@@ -60,6 +61,7 @@ class RefinePrograms(GlobalStage):
 
     model: str = ""
     server: str = operational("")
+    serve: str = operational("")
     dialect: Literal["prox", "refinex"] = "prox"
     document_prompt: str = "refine_document"
     prompt: str = "refine_chunk"
@@ -90,7 +92,7 @@ class RefinePrograms(GlobalStage):
                 raise RecipeError(f"refine: {name} is {getattr(self, name)}; give {least} tokens or more")
         if self.model and not (self.document_prompt or self.prompt):
             raise RecipeError("refine: document_prompt and prompt are both empty; name one of them")
-        if self.server and not self.model:
+        if (self.server or self.serve) and not self.model:
             raise RecipeError("refine: there is a server but no model; give the name under which the server knows it")
 
     def reads(self) -> tuple[str, ...]:

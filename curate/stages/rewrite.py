@@ -67,9 +67,9 @@ _HOW = (
     "parameters",
 )  # fmt: skip
 _HANDED = (
-    "server", "model", "prompt", "function", "variables", "samples", *_HOW, "tokenizer", "seed", "batch_size", "api_key_env",
-    "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd", "budget_tokens", "usd_per_million_input",
-    "usd_per_million_output", "retries", "repairs", "timeout", "cache",
+    "server", "serve", "model", "prompt", "function", "variables", "samples", *_HOW, "tokenizer", "seed", "batch_size",
+    "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd", "budget_tokens",
+    "usd_per_million_input", "usd_per_million_output", "retries", "repairs", "timeout", "cache",
 )  # fmt: skip
 
 
@@ -78,16 +78,17 @@ class Rewrite(Stage):
     """Rewrites documents with an instruction model behind an OpenAI-compatible endpoint, or with a function.
 
     model: its name at the server. server: base URL, which ends in /v1 mostly; "" for the environment variable
-    CURATE_LLM_SERVER. prompt: name of one that comes with Curate, or the path of a Jinja template, or several. It has the
-    variables `text`, `title`, `url` and `language` (empty where the documents have none), and each column named in `variables`.
-    A JSON schema beside it under the same name (x.jinja, x.json) asks for an object, whose property `text` is the output.
-    system: a system message. function: `module:name` in place of model and prompt: a function, asynchronous or not, of a list
-    of texts that gives back as many, or a class with `rewrite(texts)`, made once for each task. batch_size: how many texts it
-    gets at most.
+    CURATE_LLM_SERVER. serve: instead, a command that the run starts on the node that asks, and stops when it is over, such as
+    `vllm serve {model} --port {port}`. prompt: name of one that comes with Curate, or the path of a Jinja template, or several.
+    It has the variables `text`, `title`, `url` and `language` (empty where the documents have none), and each column named in
+    `variables`. A JSON schema beside it under the same name (x.jinja, x.json) asks for an object, whose property `text` is the
+    output. system: a system message. function: `module:name` in place of model and prompt: a function, asynchronous or not, of
+    a list of texts that gives back as many, or a class with `rewrite(texts)`, made once for each task. batch_size: how many
+    texts it gets at most.
     where: a condition as in the stage `where`; documents for which it is not true stay as they are. samples: outputs of each
-    prompt for a document; those after the first are asked for with a `seed` of their own. keep_source: the source stays
-    beside what is made of it. by_prompt: other values for one of several prompts, as in
-    `{wrap_qa: {chunk_tokens: 300, qa: append}}`: of system, where, parameters, and of all below from unit to quality_model.
+    prompt for a document; those after the first are asked for with a `seed` of their own. keep_source: the source stays beside
+    what is made of it. by_prompt: other values for one of several prompts, as in `{wrap_qa: {chunk_tokens: 300, qa: append}}`:
+    of system, where, parameters, and of all below from unit to quality_model.
 
     unit, chunk_tokens: documents are rewritten in chunks of at most so many tokens that end where a `sentence`, a `line` or a
     `paragraph` does, and joined again; 0 rewrites them whole. oversized: a unit longer than that is `split` where the next
@@ -152,6 +153,7 @@ class Rewrite(Stage):
     prompt: str | tuple[str, ...] = ()
     function: str = ""
     server: str = operational("")
+    serve: str = operational("")
     variables: tuple[str, ...] = ()
     system: str = ""
     batch_size: int = operational(32)
@@ -526,6 +528,7 @@ class _Answers(GlobalStage):
     decides_rows: ClassVar[bool] = True
 
     server: str = operational("")
+    serve: str = operational("")
     model: str = ""
     prompt: str | tuple[str, ...] = ()
     function: str = ""

@@ -17,14 +17,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus import curate
 from llm_server import Server, draw
 
 from curate import llm
 from curate.errors import RecipeError, StageError
 from curate.memory import bind
 from curate.phases import in_memory
-from curate.recipe import loads
+from curate.recipe import Recipe, loads
 from curate.rewriting import PROVENANCE, estimated, kinds
 from curate.run import Run, run
 from curate.stages.entigraph import EntiGraph, entities_of, pairs_of, relations
@@ -277,7 +276,7 @@ def test_every_kind_is_a_reason():
 def test_its_parts_keep_the_promises_of_a_stage(tmp_path):
     with Graph({"empty": 0.2, "500": 0.2, "sorry": 0.2}) as server:
         stage = stage_for(server, tmp_path, pairs=2, triples=1, where="text <> 'x'")
-        table = documents(stage).select(["id", "text", "tokens"]).slice(0, 40)
+        table = documents(stage).select(["id", "text", "tokens"]).slice(0, 12)
         for needed in stage.needs().values():
             for check in (check_pickle, check_declarations, check_batch_size, check_shards):
                 check(bind(needed, table.schema).stage, table)
@@ -379,7 +378,7 @@ def test_a_killed_run_with_faults_repeats_nothing_and_loses_nothing(tmp_path):
         text = RECIPE.format(server=server.url, cache=tmp_path / "cache", more="retries: 9")
         script = textwrap.dedent("""
             import sys
-            from curate.recipe import loads
+            from curate.recipe import Recipe, loads
             from curate.run import run
             run(loads(sys.argv[1]).with_inputs([sys.argv[2]]), sys.argv[3], workers=2)
         """)
@@ -413,8 +412,7 @@ def test_the_pipeline_runs(tmp_path):
     data = corpus(tmp_path / "in", 6)
     with Graph() as server:
         settings = {"model": "test-model", "server": server.url, "cache": tmp_path / "cache", "pairs": 2, "triples": 0}
-        given = [x for key, value in settings.items() for x in ("--set", f"stages.entigraph.{key}={value}")]
-        curate("run", "entigraph", "-i", data, "-o", tmp_path / "run", "--executor", "inline", *given, check=0)
-    rows = exported(Run(tmp_path / "run"))
+        shipped = Recipe.load("entigraph", [f"stages.entigraph.{key}={value}" for key, value in settings.items()])
+        rows = exported(run(shipped.with_inputs([str(data)]), tmp_path / "run", workers=0))
     pairs = sum(len(pairs_of(known(text_of(i)), 2, 42, f"d{i}")) for i in range(6))
-    assert Counter(r["synthetic"] for r in rows)[True] == pairs
+    assert Counter(r["rewrite_status"] for r in rows) == {"rewritten": pairs, "source": 6}
