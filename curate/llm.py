@@ -1123,7 +1123,7 @@ class Client:
         """A request has used up its retries. Raises StageError where the endpoint is dead."""
         self._streak += 1
         dead = self._streak >= PATIENCE
-        if kind == "connection" and not dead:
+        if kind == "connection" and (not dead or self._serving is not None):
             try:
                 await self._look()
             except StageError:
