@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -47,6 +49,21 @@ def test_links_and_commands_of_the_readme() -> None:
     from curate.cli import main
 
     assert said and said <= set(main.commands)
+
+
+def test_recipes_and_settings_of_the_page_about_rewriting() -> None:
+    from curate.recipe import Recipe, loads, shipped
+
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "docs" / "rewriting.md").read_text(encoding="utf-8"), re.M | re.S)
+    recipes = [loads(body) for kind, body in blocks if kind == "yaml"]
+    assert {type(item.stage).__name__ for recipe in recipes for item in recipe.stages} >= {"Rewrite", "Refine", "Mixture"}
+    lines = [line for kind, body in blocks if kind in ("", "bash") for line in body.replace("\\\n", "").splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if re.match(r"curate run ", line)]
+    for command in commands:
+        assert command[2] in shipped(), command
+        settings = [value for flag, value in itertools.pairwise(command) if flag == "--set"]
+        assert settings and Recipe.load(command[2], settings), command
+    assert len(commands) > 6
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
