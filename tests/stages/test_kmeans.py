@@ -198,7 +198,7 @@ def test_vectors_that_are_far_from_zero_are_told_apart():
 
 @pytest.mark.parametrize("rows", [[[1.0, 2.0], [1.0]], [[1.0, 2.0], None, [1.0, 2.0, 3.0]]])
 def test_embeddings_of_several_sizes_are_an_error(rows):
-    with pytest.raises(StageError, match="kmeans: column 'embedding' h(as|olds)"):
+    with pytest.raises(StageError, match=r"kmeans: column 'embedding' h(as|olds)"):
         Kmeans(k=2)(table_of(rows))
     with pytest.raises(StageError, match=r"kmeans: column 'embedding' has embeddings of \d and of \d numbers"):
         run_over(Kmeans(k=2), table_of(rows), batch=1)
