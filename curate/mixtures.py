@@ -168,8 +168,8 @@ def shares(weights: Any, what: str) -> dict[str, float]:
 
 
 def group_name(value: Any) -> str:
-    """A group as a string, as it is called everywhere: `str` of the value."""
-    return str(value)
+    """A group as a string, as it is called everywhere: `str` of the value, and `true` or `false` as in recipes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def ordered(groups: Iterable[str]) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     [
         (pa.array(["b", None, "a", "b"]), ["b", None, "a", "b"]),
         (pa.array([10, None, 9, 10], pa.int16()), ["10", None, "9", "10"]),
-        (pa.array([True, None, False]), ["True", None, "False"]),
+        (pa.array([True, None, False]), ["true", None, "false"]),
         (pa.array(["x", None]).dictionary_encode(), ["x", None]),
         (pa.DictionaryArray.from_arrays(pa.array([2, 0], pa.int8()), pa.array(["a", "b", None])), [None, "a"]),
         (pa.nulls(2), [None, None]),

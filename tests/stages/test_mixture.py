@@ -183,7 +183,8 @@ def test_what_cannot_be_had_is_an_error_or_shared_out():
     [
         ([3, 11, 3, None], pa.int32(), {3: 0.5, "11": 0.5}),
         ([-1, 2, -1, None], pa.int64(), {"-1": 1, "*": 1}),
-        ([True, False, True, None], pa.bool_(), {True: 0.5, "False": 0.5}),
+        ([True, False, True, None], pa.bool_(), {True: 0.5, "false": 0.5}),
+        ([True, False, True, None], pa.bool_(), {"true": 0.5, False: 0.5}),
         (["a", "", "a", None], pa.string(), {"a": 0.5, "": 0.5}),
         (["a", "null", "a", None], pa.dictionary(pa.int32(), pa.string()), {"a": 0.5, "null": 0.5}),
     ],
@@ -203,6 +204,7 @@ def test_kinds_of_groups(groups, kind, weights):
         ({"weights": {"a": math.nan}}, "the weight of 'a' is nan"),
         ({"weights": {"a": 0}}, "at least one has to be above 0"),
         ({"weights": {1: 1, "1": 1}}, "two weights are of one group"),
+        ({"weights": {True: 1, "true": 1}}, "two weights are of one group"),
         ({"weights": ""}, "weights is empty"),
         ({"weights": {"a": 1}, "tokens": 0}, "tokens is 0; give a number"),
         ({"weights": {"a": 1}, "tokens": "5 cats"}, "tokens is '5 cats'"),
