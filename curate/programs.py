@@ -431,7 +431,7 @@ class Distilled:
 
 
 def distil(raw: str, refined: str, dialect: str = "refinex", most_added: int = 40, least_deleted: int = 4) -> Distilled:
-    """The deletions between two texts as a program; insertions and substitutions are left out.
+    r"""The deletions between two texts as a program; insertions and substitutions are left out.
 
     Texts are aligned line by line, and where lines differ word by word. A run of words that cannot be named, since it stands
     in its line twice (refinex) or in the text twice with all that is near (prox), stays. White space alone is no difference.
@@ -558,9 +558,13 @@ _LINK = re.compile(r"!?\[[^\]\[\n]{0,200}\]\([^()\s]{0,500}\)")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,8}", re.A)
 _BULLET = re.compile(r"^[-*+•·›»]\s+")
 _FENCE = re.compile(r"^\s{0,3}(?:```|~~~)")
+# A year beside the mark, near the beginning of the line: what stands further on is a source, or belongs to a caption. A bare
+# (c) is an item of a list, and laws on copyright have years, too.
+_NOTICE = re.compile(
+    r".{0,40}?(?:©.{0,60}?\b(?:19|20)\d\d\b|\b(?:19|20)\d\d\b.{0,20}?©|\bcopyright\b\W{0,9}(?:c\W{1,9})?(?:19|20)\d\d\b)", re.I
+)
 _RIGHTS = re.compile(
-    r"(?:©|\(c\)|copyright\b).{0,60}?\b(?:19|20)\d\d\b|\b(?:19|20)\d\d\b.{0,20}?(?:©|\(c\))"
-    r"|\ball rights reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b"
+    r"\ball rights reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b"
     r"|\b(?:todos los derechos reservados|todos os direitos reservados|tutti i diritti riservati)\b"
     r"|\balle rechten voorbehouden\b|\bwszelkie prawa zastrzeżone\b|\bвсе права защищены\b|版权所有|無断転載",
     re.I,
@@ -609,19 +613,23 @@ _WEAK = frozenset(
     .strip("|")
     .split("|")
 )
+_CLOSES = (".", "!", "…", "。", "！", "”", '"', "»", "।")  # a sentence that announces nothing
+_TELLS = 6  # words of a line that a colon ends and that is a sentence, not a label
+_SHORT = 40  # characters of a cell of a table
 _NAMES = 3  # words of an entry of a menu
 _ENTRIES = 4  # lines that make a menu, or a list of links
 
 
 def heuristic(text: str, dialect: str = "prox") -> str:
-    """A program by rules of our own: it takes out lines that navigate, list links, share or repeat, and keeps the rest.
+    r"""A program by rules of our own: it takes out lines that navigate, list links, share or repeat, and keeps the rest.
 
     Whole lines go that are one of a list of labels ("Read more", "Weiterlesen"), a menu (three short entries or more with bars,
     dots or arrows between them, and no row of a table), a notice of rights, or nothing but two Markdown links or more; an
-    address that stands alone between blank lines, and is not what a colon announces; of lines that are one Markdown link, or
-    one of the words that menus and footers are made of ("Facebook", "Contact"), such as come four or more in a row; and the
-    copies of a line that follow it. Code, rows of tables, headings and what is indented are never looked at. It is meant to be
-    sure rather than thorough, and never drops a document.
+    address that stands alone between blank lines, and before which a sentence has ended, so that nothing announces it; of lines
+    that are one Markdown link, or one of the words that menus and footers are made of ("Facebook", "Contact"), such as come
+    four or more in a row, unless a sentence and a colon announce them; and the copies of a line that follow it, but not a few
+    of a short one with numbers, as cells of tables are. Code, rows of tables, headings and what is indented are never looked
+    at. It is meant to be sure rather than thorough, and never drops a document.
 
     >>> heuristic("Home | News | About\nIt rained all day.\nRead more")
     'remove_lines(line_start=0, line_end=0)\nremove_lines(line_start=2, line_end=2)'
@@ -629,9 +637,15 @@ def heuristic(text: str, dialect: str = "prox") -> str:
     lines = text.split("\n")
     safe = _sheltered(lines)
     bare = ["" if kept else line.strip() for line, kept in zip(lines, safe, strict=True)]
-    gone = [bool(line) and _is_noise(line) for line in bare]
+    gone = [bool(line) and _is_noise(line) and not _goes_on(lines, i) for i, line in enumerate(bare)]
+    said = ""  # the last line that is no address
     for i, line in enumerate(bare):
-        gone[i] |= bool(line) and ((_is_menu(line) and not _in_table(lines, i)) or _is_lone_address(lines, line, i))
+        address = bool(line) and len(line) <= 1000 and _ADDRESS.fullmatch(line.strip("<>()[]")) is not None
+        if address:
+            gone[i] |= (not said or said.endswith(_CLOSES)) and _is_alone(lines, i)
+        else:
+            gone[i] |= bool(line) and _is_menu(line) and not _in_table(lines, i)
+            said = lines[i].rstrip() or said
     weak = [bool(line) and (_LINK.fullmatch(line) is not None or line.casefold() in _WEAK) for line in map(_unlisted, bare)]
     _mark_runs(weak, lines, gone)
     _mark_copies(lines, bare, gone)
@@ -661,18 +675,23 @@ def _is_noise(line: str) -> bool:
     plain = _unlisted(line)
     if plain.casefold() in _LABELS:
         return True
-    if len(plain) <= 160 and "=" not in plain and _RIGHTS.search(plain) and words(plain) <= 25:
+    if len(plain) <= 160 and "=" not in plain and (_NOTICE.match(plain) or _RIGHTS.search(plain)) and words(plain) <= 25:
         return True
     return len(_LINK.findall(plain)) >= 2 and not _LINK.sub("", plain).strip(" \t|,;:-–·•»›/")
 
 
+def _goes_on(lines: list[str], at: int) -> bool:
+    """Whether a sentence that began on the line before goes on here."""
+    return at > 0 and lines[at].lstrip()[:1].islower() and bool(before := lines[at - 1].rstrip()) and not before.endswith(_ENDS)
+
+
 def _is_menu(line: str) -> bool:
-    if len(line) > 400 or line.endswith(_ENDS):
+    if len(line) > 400 or line.endswith(_ENDS) or line[0].islower():  # "cotton | linen | hemp" is no menu
         return False
     entries = [entry for entry in _SEPARATORS.split(line) if entry]
     if len(entries) < 3 or not all(entry[0].isalpha() and len(entry.split()) <= _NAMES for entry in entries):
         return False
-    return not any(len(entry) == 1 or any(c in "=+*\\^_{}()[]:$/@0123456789" for c in entry) for entry in entries)
+    return not any(len(entry) == 1 or any(c in "=+*\\^_{}()[]:：$/@0123456789" for c in entry) for entry in entries)
 
 
 def _in_table(lines: list[str], at: int) -> bool:
@@ -680,37 +699,37 @@ def _in_table(lines: list[str], at: int) -> bool:
     return any(lines[i].count("|") >= 2 for i in (at - 2, at - 1, at + 1, at + 2) if 0 <= i < len(lines))
 
 
-def _is_lone_address(lines: list[str], line: str, at: int) -> bool:
-    if len(line) > 1000 or not _ADDRESS.fullmatch(line.strip("<>()[]")):
-        return False
-    if (at and lines[at - 1].strip()) or (at + 1 < len(lines) and lines[at + 1].strip()):
-        return False
-    before = next((line for line in reversed(lines[max(at - 4, 0) : at]) if line.strip()), "")
-    return not before.rstrip().endswith((":", "："))
+def _is_alone(lines: list[str], at: int) -> bool:
+    return not any(lines[i].strip() for i in (at - 1, at + 1) if 0 <= i < len(lines))
 
 
 def _mark_runs(weak: list[bool], lines: list[str], gone: list[bool]) -> None:
     """Mark runs of weak lines; lines that go already are a part of one, and blank lines do not end it."""
     run: list[int] = []
+    before = ""
     for i in range(len(lines) + 1):
         if i < len(lines) and (weak[i] or gone[i]):
             run.append(i)
         elif i == len(lines) or lines[i].strip():
-            if len(run) >= _ENTRIES:
+            told = before.endswith((":", "：")) and words(before) >= _TELLS
+            if len(run) >= _ENTRIES and not told:
                 for at in run:
                     gone[at] = True
             run = []
+            before = lines[i].rstrip() if i < len(lines) else ""
 
 
 def _mark_copies(lines: list[str], bare: list[str], gone: list[bool]) -> None:
-    """Mark lines that repeat the one before them, blank lines between them or not. Code and single words may well repeat."""
-    before = ""
-    for i, line in enumerate(bare):
-        if not lines[i].strip():
+    """Mark lines that repeat the one before them, blank lines between or not. Code, cells and single words may well repeat."""
+    filled = (i for i, line in enumerate(lines) if line.strip())
+    for line, group in itertools.groupby(filled, lambda i: bare[i]):
+        copies = list(group)[1:]
+        if not copies or line.endswith(_ENDS) or any(c in "{}()[]=;<>*\\" for c in line):
             continue
-        worded = line == before and not line.endswith(_ENDS) and not any(c in "{}()[]=;<>*\\" for c in line)
-        gone[i] |= worded and words(line) >= 2 and sum(c.isalpha() for c in line) >= 6
-        before = line
+        cell = len(line) <= _SHORT and any(c.isdecimal() for c in line) and len(copies) < _ENTRIES
+        if not cell and words(line) >= 2 and sum(c.isalpha() for c in line) >= 6:
+            for i in copies:
+                gone[i] = True
 
 
 def _joined(runs: list[tuple[int, int]], lines: list[str]) -> list[tuple[int, int]]:

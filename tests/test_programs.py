@@ -1,5 +1,6 @@
 """Programs that clean texts: what is read, what is carried out, and that nothing comes out which was not in the text."""
 
+import doctest
 import itertools
 import json
 import time
@@ -26,6 +27,10 @@ PAGE = "\n".join(
 
 def lines_without(*numbers: int) -> str:
     return "\n".join(line for i, line in enumerate(PAGE.split("\n")) if i not in numbers)
+
+
+def test_the_examples_in_the_docstrings():
+    assert doctest.testmod(programs) == (0, 2)
 
 
 # --------------------------------------------------------------------------------------------- the languages
@@ -401,6 +406,22 @@ def test_a_pair_gives_a_program_that_only_deletes(raw, refined, dialect):
         ("Latest news today\nLatest news today\n\nLatest news today\nProse.", "Latest news today\nProse."),
         ("He knocked.\nHe knocked.\n}\n}\n0\n0\nreturn x;\nreturn x;", None),
         ("Alle Rechte vorbehalten.\nText.", "Text."),
+        # what looks like it and is none: sources, what is announced, items, captions, laws, values, cells of tables
+        ("Register at\n\nwww.example.org/25712\n\nProse.", None),
+        ("References\n\nhttps://example.org/a\n\nhttps://example.org/b", None),
+        ("The datasets can all be found here:\n\n[a](/a)\n[b](/b)\n[c](/c)\n[d](/d)", None),
+        ("These are the networks that we studied:\n- Facebook\n- Twitter\n- Instagram\n- YouTube", None),
+        ("Share:\nFacebook\nTwitter\nInstagram\nYouTube", "Share:"),
+        ("Authors who are familiar with TeX often write quotation marks\nlike this:\n\n``so''", None),
+        ("(b) before 1998;\n(c) any report that was published in 2010, and\n(c) 1947", None),
+        ("Copyright Act of 1976\nCopyright law was changed in 1998.", None),
+        ("Eight garages and their hardware (New Britain, Conn.: Stanley Works, ©1919), by Stanley Works", None),
+        ("He told him before the last round of the Masters 1997 to be brave. | © National/Images", None),
+        ("Copyright (c) 2019 by Example\nText.\n2024 © Example", "Text."),
+        ("organic cotton | linen | hemp\nText.", None),
+        ("使用宝物： 气球 | 魔法弓 | 沉默之水\n文。", None),
+        ("12 V with adapter\n\n12 V with adapter\n\nSee Hahn, 1991, p. 177\nSee Hahn, 1991, p. 177", None),
+        ("Paris, SS14, by Cura\n\n" * 6 + "Text.", "Paris, SS14, by Cura\n\n\nText."),
         ("All rights reserved by the states were listed in the treaty " + "and in its annexes " * 8 + ".", None),
         ("", None),
         ("\n\n", None),
