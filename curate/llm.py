@@ -64,7 +64,12 @@ START = 4.5  # seconds within which an endpoint has to show itself
 PATIENCE = 10  # requests in a row that used up their retries: the endpoint is taken for dead
 HOPELESS = 50  # answers of a model of which not one is usable
 LONGEST_WAIT = 600.0  # seconds; of Retry-After, too
+LIMITS = (
+    "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd", "budget_tokens", "usd_per_million_input",
+    "usd_per_million_output", "retries", "repairs", "timeout",
+)  # fmt: skip
 _OURS = ("model", "messages", "response_format", "stream", "n")
+_WHOLE = {"max_tokens": 1, "max_completion_tokens": 1, "seed": -math.inf}  # parameters in whole numbers, and the least of each
 
 
 @dataclass(frozen=True)
@@ -610,10 +615,28 @@ def check_key_variable(name: str) -> None:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise RecipeError for parameters that the client sets itself."""
-    for key in parameters:
+    """Raise RecipeError for parameters that the client sets itself, and for lengths and seeds that are no whole numbers."""
+    for key, value in parameters.items():
         if key in _OURS:
             raise RecipeError(f"parameters: {key!r} is set by Curate; give sampling parameters such as temperature, max_tokens")
+        if key not in _WHOLE or value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < _WHOLE[key]:
+            raise RecipeError(f"parameters: {key} is {value!r}; give a whole number{' above 0' if _WHOLE[key] == 1 else ''}")
+
+
+def check_limits(settings: Mapping[str, float], where: str = "") -> None:
+    """Raise RecipeError, which begins with `where`, for values of `LIMITS` that cannot be."""
+    what = f"{where}: " if where else ""
+    for name in LIMITS:
+        if not 0 <= settings[name] < math.inf:
+            raise RecipeError(f"{what}{name} is {settings[name]}; give a number that is not negative")
+    if not 1 <= settings["concurrency"] <= 4096:
+        raise RecipeError(f"{what}concurrency is {settings['concurrency']}; from 1 to 4096 requests may be under way")
+    if not settings["timeout"]:
+        raise RecipeError(f"{what}timeout is 0; give seconds above 0")
+    if settings["budget_usd"] and not (settings["usd_per_million_input"] or settings["usd_per_million_output"]):
+        raise RecipeError(f"{what}budget_usd needs prices: give usd_per_million_input and usd_per_million_output")
 
 
 class _Failed(Exception):
@@ -677,13 +700,12 @@ class Client:
         check_parameters(parameters)
         if not model:
             raise RecipeError("no model: give the name under which the server knows it")
-        if not 1 <= concurrency <= 4096:
-            raise RecipeError(f"concurrency is {concurrency}; from 1 to 4096 requests may be under way")
-        numbers = (requests_per_minute, tokens_per_minute, budget_usd, budget_tokens, retries, repairs, backoff)
-        if min(*numbers, usd_per_million_input, usd_per_million_output) < 0 or timeout <= 0:
-            raise RecipeError("limits, budgets, prices, retries and repairs are not negative, and a timeout is above 0 seconds")
-        if budget_usd and not (usd_per_million_input or usd_per_million_output):
-            raise RecipeError("budget_usd needs prices: give usd_per_million_input and usd_per_million_output")
+        settings = {
+            "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute,
+            "budget_usd": budget_usd, "budget_tokens": budget_tokens, "usd_per_million_input": usd_per_million_input,
+            "usd_per_million_output": usd_per_million_output, "retries": retries, "repairs": repairs, "timeout": timeout,
+        }  # fmt: skip
+        check_limits(settings)
         self._limits = Limits(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -1048,7 +1070,7 @@ class Client:
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
         usd = given * self._prices[0] + made * self._prices[1]
-        return Completion(self._blotted(text), finish[:40], given, made, usd)
+        return Completion(self._blotted(text), self._blotted(finish)[:40], given, made, usd)
 
     def _kind(self, reply: Reply, detail: str) -> str:
         """What a status that is not 200 means for this request. Raises StageError where it means the same for all."""

@@ -747,9 +747,12 @@ class Asks(Protocol):
     def cache(self) -> str: ...
 
 
-def check_asking(stage: Asks, name: str) -> None:
-    """Raise RecipeError for parameters of the client that cannot be; touches neither files nor the network."""
-    from curate.llm import check_key_variable, check_parameters, check_server
+def check_asking(stage: Asks, name: str, *, function: bool = False) -> None:
+    """Raise RecipeError for parameters of the client that cannot be; touches neither files nor the network.
+
+    function: a function is called instead, and `parameters` are its own.
+    """
+    from curate.llm import LIMITS, check_key_variable, check_limits, check_parameters, check_server
     from curate.serving import check_command
 
     if stage.server:
@@ -757,11 +760,9 @@ def check_asking(stage: Asks, name: str) -> None:
     check_key_variable(stage.api_key_env)
     if stage.serve:
         check_command(stage.serve, stage.server, name, _secret(stage))
-    check_parameters(stage.parameters)
-    if stage.concurrency < 1 or min(stage.retries, stage.repairs) < 0:
-        raise RecipeError(f"{name}: concurrency is at least 1; retries and repairs are not negative")
-    if stage.budget_usd and not (stage.usd_per_million_input or stage.usd_per_million_output):
-        raise RecipeError(f"{name}: budget_usd needs prices: usd_per_million_input, usd_per_million_output")
+    if not function:
+        check_parameters(stage.parameters)
+    check_limits({limit: getattr(stage, limit) for limit in LIMITS}, name)
 
 
 def ask(

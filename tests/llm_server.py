@@ -251,7 +251,7 @@ class Server:
         elif TOLD in prompt:
             schema = json.loads(prompt.rpartition(TOLD)[2])
         if "ECHO-KEY" in text:
-            return f"the key is {self.key}", "stop"
+            return f"the key is {self.key}", f"stop, {self.key}"
         if schema is None:
             written = self.writes(text)
             return {

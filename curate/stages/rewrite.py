@@ -216,7 +216,7 @@ class Rewrite(Stage):
             raise RecipeError("rewrite: samples and batch_size are at least 1")
         if self.on_reject not in ("keep_original", "drop"):
             raise RecipeError(f"rewrite: on_reject is {self.on_reject!r}; it is 'keep_original' or 'drop'")
-        check_asking(self, NAME)
+        check_asking(self, NAME, function=bool(self.function))
         given = self._given()
         if len(set(given)) < len(given):
             raise RecipeError("rewrite: a prompt is named twice; use `samples` for several outputs of one")
@@ -232,7 +232,7 @@ class Rewrite(Stage):
         for name in given or ("",):
             where = f"rewrite: by_prompt.{name}" if name in self.by_prompt else NAME
             self._checks(name).check(where)
-            _check_how(self._how(name), where)
+            _check_how(self._how(name), where, function=bool(self.function))
 
     # ------------------------------------------------------------------ what belongs to a prompt
 
@@ -311,7 +311,7 @@ def _fields(stage: Rewrite) -> dict[str, Any]:
     return {f.name: getattr(stage, f.name) for f in fields(stage)}
 
 
-def _check_how(how: Mapping[str, Any], where: str) -> None:
+def _check_how(how: Mapping[str, Any], where: str, *, function: bool) -> None:
     from curate.llm import check_parameters
 
     if how["unit"] not in UNITS or how["oversized"] not in ("split", "drop"):
@@ -321,7 +321,8 @@ def _check_how(how: Mapping[str, Any], where: str) -> None:
     for name in ("min_chunk_tokens", "min_document_tokens", "max_document_tokens"):
         if how[name] < 0:
             raise RecipeError(f"{where}: {name} is {how[name]}; it is not negative")
-    check_parameters(how["parameters"])
+    if not function:
+        check_parameters(how["parameters"])
 
 
 def _prompt(name: str) -> Prompt:
@@ -583,9 +584,8 @@ class _Answers(GlobalStage):
                 )
             if "text" not in wanted:
                 raise RecipeError(f"rewrite: {prompt.path} does not use the variable `text`, so all prompts would be the same")
-            text = (prompt.schema or {}).get("properties", {}).get("text")
-            if prompt.schema is not None and text is None:
-                raise RecipeError(f"rewrite: the schema beside {prompt.path} has no property `text`, which is the output")
+            if prompt.schema is not None and prompt.schema.get("properties", {}).get("text", {}).get("type") != "string":
+                raise RecipeError(f"rewrite: the schema beside {prompt.path} has no string `text`, which is the output")
             used |= wanted
         present = tuple(name for name in OPTIONAL if name in used and name in columns)
         return self if present == self.present else replace(self, present=present)

@@ -305,11 +305,12 @@ output: {{shard_mb: 0.05, validation: 0}}
 
 
 def corpus(folder: Path, n: int) -> Path:
+    """Documents in several files, each long enough, by blanks at the ends of lines, to be a shard of its own."""
     folder.mkdir()
     for part in range(3):
         with (folder / f"{part}.jsonl").open("w") as out:
             for i in range(part, n, 3):
-                out.write(json.dumps({"id": f"d{i}", "text": text_of(i)}) + "\n")
+                out.write(json.dumps({"id": f"d{i}", "text": text_of(i)}).ljust((9 << 20) // n) + "\n")
     return folder
 
 

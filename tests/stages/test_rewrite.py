@@ -144,9 +144,10 @@ def test_an_object_is_asked_for_where_the_prompt_has_a_schema(prompt):
         assert statuses(made) == [faults.get(f, f) for f in map(server.fault, TEXTS[:60])]
     said = [f"text {int(draw(t, 'text') * 1000)}" for t in TEXTS[:60]]
     assert all(t == s for t, s, k in zip(made["text"].to_pylist(), said, statuses(made), strict=True) if k == "rewritten")
-    beside.write_text(json.dumps({"properties": {"why": {"type": "string"}}}))
-    with pytest.raises(RecipeError, match="has no property `text`"):
-        Rewrite(model="m", prompt=prompt)(["x"])
+    for properties in ({"why": {"type": "string"}}, {"text": {}}, {"text": {"type": "array", "items": {"type": "string"}}}):
+        beside.write_text(json.dumps({"properties": properties}))
+        with pytest.raises(RecipeError, match="has no string `text`"):
+            Rewrite(model="m", prompt=prompt)(["x"])
 
 
 def test_only_what_is_selected_is_asked_about(prompt):
@@ -366,7 +367,12 @@ def test_hostile_texts_go_through_and_come_back(prompt):
         ({"model": "m", "prompt": "dataman", "api_key_env": "sk-hidden"}, "never the key"),
         ({"model": "m", "prompt": "dataman", "server": "localhost"}, "base URL"),
         ({"model": "m", "prompt": "dataman", "budget_usd": 1.0}, "prices"),
-        ({"model": "m", "prompt": "dataman"}, "has no property `text`"),
+        ({"model": "m", "prompt": "dataman", "timeout": 0}, "rewrite: timeout is 0"),
+        ({"model": "m", "prompt": "dataman", "tokens_per_minute": -1}, "rewrite: tokens_per_minute is -1"),
+        ({"model": "m", "prompt": "dataman", "concurrency": 5000}, "rewrite: concurrency is 5000; from 1 to 4096"),
+        ({"model": "m", "prompt": "dataman", "parameters": {"max_tokens": "many"}}, "max_tokens is 'many'; give a whole number"),
+        ({"model": "m", "prompt": "dataman", "by_prompt": {"dataman": {"parameters": {"seed": "x"}}}}, "seed is 'x'"),
+        ({"model": "m", "prompt": "dataman"}, "has no string `text`"),
     ],
 )
 def test_parameters_that_cannot_be(options, said):
@@ -418,6 +424,15 @@ def test_a_function_in_place_of_a_model(tmp_path):
     assert made["generation"].to_pylist()[1] == '{"version":"1","words":{"old":"new"}}'
 
 
+def repeated(texts, n=1, model=""):
+    return [" ".join([text] * n) + model for text in texts]
+
+
+def test_parameters_of_a_function_may_be_called_as_those_that_a_server_is_sent():
+    stage = Rewrite(function=f"{__name__}:repeated", parameters={"n": 2, "model": "!"}, cache="none")
+    assert stage(["One line."]).kept["text"].to_pylist() == ["One line. One line.!"]
+
+
 # --------------------------------------------------------------------------------------------- runs
 
 RECIPE = """\
@@ -437,11 +452,12 @@ output: {{shard_mb: 0.02, validation: 0}}
 
 
 def corpus(folder: Path, n: int) -> Path:
+    """Documents in several files, each long enough, by blanks at the ends of lines, to be a shard of its own."""
     folder.mkdir()
     for part in range(4):
         with (folder / f"{part}.jsonl").open("w") as out:
             for i in range(part, n, 4):
-                out.write(json.dumps({"id": f"d{i}", "text": text_of(i)}) + "\n")
+                out.write(json.dumps({"id": f"d{i}", "text": text_of(i)}).ljust((9 << 20) // n) + "\n")
     return folder
 
 
@@ -480,7 +496,7 @@ def test_other_checks_ask_for_nothing_again_and_workers_change_nothing(tmp_path,
         assert {r["rewrite_status"] for r in exported(other)} == {"rewritten"}
         assert len(exported(other)) == 200 - told["empty"] - told["foreign"]
         alone = run(recipe(tmp_path, server.url, prompt), tmp_path / "alone", workers=0)
-        assert alone.manifest.digest == digest
+        assert alone.manifest.digest == digest and len([*(tmp_path / "alone" / "documents").glob("*.parquet")]) > 2
         layers = [sorted((tmp_path / f).glob("attributes/rewrite*/*.parquet")) for f in ("run", "alone")]
         assert {p.read_bytes() for p in layers[1]} <= {p.read_bytes() for p in layers[0]} and layers[1]
 
