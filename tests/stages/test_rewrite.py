@@ -370,7 +370,7 @@ def test_hostile_texts_go_through_and_come_back(prompt):
         ({"model": "m", "prompt": "dataman", "timeout": 0}, "rewrite: timeout is 0"),
         ({"model": "m", "prompt": "dataman", "tokens_per_minute": -1}, "rewrite: tokens_per_minute is -1"),
         ({"model": "m", "prompt": "dataman", "concurrency": 5000}, "rewrite: concurrency is 5000; from 1 to 4096"),
-        ({"model": "m", "prompt": "dataman", "parameters": {"max_tokens": "many"}}, "max_tokens is 'many'; give a whole number"),
+        ({"model": "m", "prompt": "dataman", "parameters": {"max_tokens": "x"}}, "max_tokens is 'x'; give a whole number"),
         ({"model": "m", "prompt": "dataman", "by_prompt": {"dataman": {"parameters": {"seed": "x"}}}}, "seed is 'x'"),
         ({"model": "m", "prompt": "dataman"}, "has no string `text`"),
     ],
