@@ -34,7 +34,8 @@ class Refine(Stage):
     here asks for nothing again.
     Or programs come from a column that is there: programs: its name, a string or a list of strings for the chunks. document,
     failures: columns of the programs for whole documents and of why a program is missing; by default those that are called like
-    it (`refine_document` and `refine_error` for `refine_programs`), where there are such.
+    it (`refine_document` and `refine_error` for `refine_programs`), where there are such. They count the lines of the text for
+    which they were written, in the language `dialect`: documents that have been refined by them already are an error.
 
     errors: with so many errors in its programs a document stays as it was; 0: it never does. min_share: if at most this share
     of its words would be left, and there are fewer errors, it is dropped; min_words: so is one that would be left with at most
@@ -124,6 +125,11 @@ class Refine(Stage):
         return {} if self.programs else {"programs": self._asking()}
 
     def bound(self, columns: Collection[str]) -> Stage:
+        if self.programs == PROGRAMS and "refine_status" in columns:  # lines would go whose numbers were those of others
+            raise RecipeError(
+                f"refine: the documents have been refined by {PROGRAMS!r} already, as their column 'refine_status' says; take "
+                "them as they were, with their programs: `curate apply refine_programs` writes both, and asks for nothing again"
+            )
         if not self.programs.endswith("programs"):
             return self
         stem = self.programs.removesuffix("programs")

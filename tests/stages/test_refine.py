@@ -212,6 +212,15 @@ def test_columns_beside_are_found_by_their_names():
     assert Refine(programs="cleaning").bound(["document", "error"]).reads() == ("text", "cleaning")
 
 
+def test_programs_are_not_carried_out_twice():
+    text = f"Home | News | About\n{STORY}\n{STORY[::-1]}"
+    refined = Refine()([text]).kept
+    with pytest.raises(RecipeError, match="have been refined by 'refine_programs' already"):
+        Refine(programs="refine_programs")(refined)
+    again = Refine(programs="refine_programs")(RefinePrograms()([text]).kept).kept
+    assert again["text"].to_pylist() == refined["text"].to_pylist() == [f"{STORY}\n{STORY[::-1]}"]
+
+
 def test_deletion_only_and_growth():
     table = pa.table({"text": [STORY], "p": ['normalize("river", "stream")\nnormalize("two metres", "2 m")']})
     assert Refine(programs="p")(table).kept["text"].to_pylist() == [
