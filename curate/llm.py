@@ -502,8 +502,9 @@ def json_object(text: str, schema: Mapping[str, Any]) -> tuple[dict[str, Any] | 
     while at >= 0 and tries < 20:
         tries += 1
         end = at + 1
-        with contextlib.suppress(ValueError, RecursionError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             value, end = _DECODER.raw_decode(text, at)
+            orjson.dumps(value)  # an escaped half of a character, or a number of more than 64 bits: no column takes them
             wrong_here = violation(value, schema)
             if not wrong_here:
                 return value, "", ""

@@ -897,6 +897,17 @@ class Function:
         file = getattr(module, "__file__", None)
         return Function(name, sha256_file(file) if file else "", "", target)
 
+    def check(self, parameters: Mapping[str, Any], where: str) -> None:
+        """Raise RecipeError, which begins with `where`, for parameters that it does not take, or wants and is not given."""
+        try:
+            signature = inspect.signature(self.target)
+        except (ValueError, TypeError):
+            return  # some that are built in do not tell
+        try:
+            signature.bind(*(() if inspect.isclass(self.target) else ([],)), **parameters)
+        except TypeError as error:
+            raise RecipeError(f"{where}: `parameters` do not fit {self.name}{signature}: {error}") from None
+
     def open(self, parameters: Mapping[str, Any]) -> Callable[[list[str]], Any]:
         """The function itself, or the `rewrite` of a new object of the class; parameters: keyword arguments of one or other."""
         if inspect.isclass(self.target):
@@ -996,6 +1007,8 @@ class _Outcome:
         for text in made:
             if text is not None and not isinstance(text, str):
                 raise StageError(f"{self._where}: {self._name} gave a {type(text).__name__} where a text has to stand")
+            if text is not None:
+                text.encode()  # raises for half a character, which cannot be written down
         return made
 
 

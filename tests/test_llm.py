@@ -231,6 +231,9 @@ def test_remarks_of_ours_are_not_sent():
         ("[3]", None, "malformed"),
         ("3", None, "malformed"),
         ("[" * 5000 + '{"a":' * 5000, None, "malformed"),
+        (r'{"score": 3, "why": "\ud83d"}', None, "malformed"),
+        (r'{"score": 3, "why": "\ud83d\ude00"}', {"score": 3, "why": "\U0001f600"}, ""),
+        ('{"score": 3, "why": "x", "n": 99999999999999999999}', None, "malformed"),
     ],
 )
 def test_only_an_object_that_fits_is_an_answer(text, value, error):

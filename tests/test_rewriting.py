@@ -454,6 +454,10 @@ class Nothing:
     pass
 
 
+def halved(texts):
+    return ["\ud83d" if "bad" in text else text for text in texts]
+
+
 class Settings:
     def __init__(self, cache, batch_size=4):
         self.cache, self.batch_size = str(cache), batch_size
@@ -485,6 +489,7 @@ def test_an_error_is_traced_to_its_text(caplog):
     found = made("picky", texts)
     assert found == [(None, "function_error") if "bad" in t else (t.upper(), None) for t in texts]
     assert caplog.text.count("ValueError: a bad one") == 1
+    assert made("halved", ["good", "bad", "well"]) == [("good", None), (None, "function_error"), ("well", None)]
     with pytest.raises(StageError, match="failing has failed on each of the first 10 texts, the last with KeyError"):
         made("failing", [str(i) for i in range(30)])
 
@@ -510,6 +515,22 @@ def test_a_function_that_breaks_its_contract_stops_the_run(name, said):
 def test_what_is_no_function(name, said):
     with pytest.raises(RecipeError, match=f"^test: .*{said}"):
         Function.find(name, "test")
+
+
+@pytest.mark.parametrize(
+    "name, parameters, said",
+    [
+        ("shout", {"loud": 1}, r"test: `parameters` do not fit \S+:shout\(texts\): got an unexpected .* 'loud'"),
+        ("Stateful", {"marks": "?"}, r"Stateful\(mark='!'\): got an unexpected .* 'marks'"),
+        ("Settings", {}, "missing a required argument: 'cache'"),
+        ("whisper", {"texts": 1}, "multiple values"),
+    ],
+)
+def test_parameters_that_a_function_does_not_take(name, parameters, said):
+    target = globals()[name]
+    with pytest.raises(RecipeError, match=said):
+        Function(f"{__name__}:{name}", "", "", target).check(parameters, "test")
+    Function("f", "", "", dict.fromkeys).check({}, "test")  # built in
 
 
 def test_a_function_is_cached_by_name_version_parameters_and_text(tmp_path, monkeypatch):

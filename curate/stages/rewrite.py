@@ -567,8 +567,9 @@ class _Answers(GlobalStage):
         if not self.function and not (self.model and self.prompt):
             raise RecipeError("rewrite: give `model` and `prompt`, and where the server is, or `function`")
         if self.function:
-            code = Function.find(self.function, NAME).version
-            return self if code == self.code else replace(self, code=code)
+            found = Function.find(self.function, NAME)
+            found.check(self.parameters, NAME)
+            return self if found.version == self.code else replace(self, code=found.version)
         used: set[str] = set()
         names = [_prompt(given).name for given in self._given()]
         if len(set(names)) < len(names):
