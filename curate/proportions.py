@@ -9,13 +9,16 @@ and once more if the document comes before the position in its round, so
 
 and all that has to be found are the documents at those positions: cuts by rank (`curate.ranks`). A document is before a
 position if the middle of it is, so each stretch is exact within half a document at either end, too long as often as too short.
-It is a part of every longer one that begins where it does, so a smaller budget is a part of a larger one.
+It is a part of every longer one that begins where it does, so a smaller budget is a part of a larger one. Where budgets are so
+small that halves of documents, one for each group, add up to more than 0.25% of one, some of the documents at the ends are
+taken or left against this rule, so that it is met.
 
 Weights and shares are fractions here, so that budgets and limits are whole tokens on any machine.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,9 +41,12 @@ from curate.stage import ROW, Batches, GlobalStage, Step, Task
 from curate.storage import read_json, read_table, write_json, write_table
 
 LOST = Fraction(1, 100)  # of the weights may be of groups that are gone, and of the tokens of groups that no search has seen
+MISSED = 0.0025  # of a budget: beyond it, the documents at the ends of stretches make up for what is missing or too much
+TOLERANCE = 0.005  # of a budget: where it is missed by more, people are told
 MOST_REPEATS = 100
 MOST_TOKENS = 1 << 50  # ranks add up tokens as 64-bit integers, and a limit times these has to fit
 NAMED = 5  # groups in a message
+PAIRED = 64  # groups of which any two are looked at together, to meet a budget
 
 Weights = str | Mapping[str | int | bool, float]  # the id of a search, the path of a mixture.json, or shares of groups
 Shares = dict[str, Fraction]  # of all groups, in order; they sum to one
@@ -187,10 +193,8 @@ def given_shares(
     notes = {}
     if gone and (not searched or lost > LOST):
         name = next(iter(gone))
-        raise StageError(
-            f"{what}: {by} = {name!r} has the share {float(gone[name]):.4g}, and no document with tokens"
-            f"{did_you_mean(name, [n for n in tokens if tokens[n] and n not in exact] or tokens)}"
-        )
+        hint = "" if name in tokens else did_you_mean(name, [n for n in tokens if tokens[n] and n not in exact] or tokens)
+        raise StageError(f"{what}: {by} = {name!r} has the share {float(gone[name]):.4g}, and no document with tokens{hint}")
     if lost:
         notes[f"groups with {float(lost):.2%} of the weights have no documents: the others share it in proportion"] = len(gone)
     others = {name: Fraction(n) for name, n in tokens.items() if n and name not in exact}
@@ -322,7 +326,7 @@ class Layout:
     """Where the tapes are cut.
 
     positions: of each group, in tokens from its beginning, and perhaps beyond its end: where the first stretch begins and ends,
-    where the second does, and so on.
+    where the second does, and so on. A stretch begins at 0, or where one before it ends.
     notes: what people should know, with counts. about: whatever the stage wants to know later (plain values).
     """
 
@@ -424,18 +428,104 @@ def _settle(stage: GlobalStage, cuts: int, task: Task) -> None:
     known = {(cut["group"], cut["target"]): cut for cut in found.to_pylist()}
     for group in layout["groups"]:
         group["cuts"], group["drawn"] = [], []
-        for target, position in enumerate(group["positions"]):
+    near: dict[tuple[int, int, int], dict[int, bool]] = {}
+    for stretch in range(len(layout["groups"][0]["positions"]) // 2):
+        _draw(layout["groups"], stretch, known, near)
+    layout["notes"] |= _missed(layout["groups"])
+    write_table(folder / "state.parquet", pa.table({"layout": pa.array([orjson.dumps(layout).decode()], pa.large_string())}))
+
+
+def _draw(
+    groups: Sequence[dict[str, Any]],
+    stretch: int,
+    known: Mapping[tuple[int, int], Mapping[str, Any]],
+    near: dict[tuple[int, int, int], dict[int, bool]],
+) -> None:
+    """Add `cuts` and `drawn` of a stretch to the groups.
+
+    Its ends lie in documents, which are taken if the middle is before the end. Where all groups together miss the budget of
+    the stretch by more than `MISSED`, this is turned round for one or two that are enough and matter least to their groups,
+    else for those that help most, and so on. known: the document at a position, if there is one. near: by document (and group
+    and round), positions in it that have been decided, and whether the document is before them.
+    """
+    missing, budget = 0, 0
+    ends: list[_End] = []
+    for group in groups:
+        for target in (2 * stretch, 2 * stretch + 1):
+            position = group["positions"][target]
             rounds, rest = divmod(position, group["tokens"]) if position else (0, 0)
             at = known.get((group["number"], target))
-            drawn = rounds * group["tokens"]
+            taken = False
             if at:
-                half = 2 * (rest - at["before"]) >= at["own"]  # then the document at the cut is before the position
-                group["cuts"].append([rounds, at["bits"], at["hash"], at["address"] + half])
-                drawn += at["before"] + half * at["own"]
-            else:
-                group["cuts"].append([rounds])
-            group["drawn"].append(drawn)
-    write_table(folder / "state.parquet", pa.table({"layout": pa.array([orjson.dumps(layout).decode()], pa.large_string())}))
+                others = near.setdefault((group["number"], rounds, at["address"]), {})
+                # what is before a position is before all that follow
+                taken = any(before and other <= position for other, before in others.items())
+                left = any(not before and other >= position for other, before in others.items())
+                if target % 2 and not taken and not left and rest > at["before"]:
+                    ends.append(_End(group, others, position, at["own"], rest - at["before"]))
+                    taken = ends[-1].taken
+            group["cuts"].append([rounds, at["bits"], at["hash"], at["address"] + taken] if at else [rounds])
+            group["drawn"].append(rounds * group["tokens"] + (at["before"] + taken * at["own"] if at else 0))
+        budget += lengths(group)[stretch]
+        missing += lengths(group)[stretch] - lengths(group, "drawn")[stretch]
+    aim = MISSED * budget
+    while abs(missing) > aim:
+        turns = [(end,) for end in ends] + [*itertools.combinations(ends[:PAIRED], 2)]
+        found = [missing - sum(end.turned for end in turn) for turn in turns]
+        cost = [(max(abs(n), aim), sum(end.missed for end in turn)) for n, turn in zip(found, turns, strict=True)]
+        best = min(range(len(turns)), key=cost.__getitem__, default=-1)
+        if best < 0 or abs(found[best]) >= abs(missing):
+            break
+        missing = found[best]
+        for end in turns[best]:
+            end.turn()
+    for end in ends:
+        end.others[end.position] = end.taken
+
+
+@dataclass
+class _End:
+    """Where a stretch of a group ends within a document of `own` tokens, `inside` of which are before the end. Whether it is
+    taken can be turned round."""
+
+    group: dict[str, Any]
+    others: dict[int, bool]
+    position: int
+    own: int
+    inside: int
+
+    def __post_init__(self) -> None:
+        self.taken = 2 * self.inside >= self.own
+
+    @property
+    def missed(self) -> int:
+        """By how many tokens the end is missed when it is turned round."""
+        return self.inside if self.taken else self.own - self.inside
+
+    @property
+    def turned(self) -> int:
+        """How many tokens more the group gives when it is turned round."""
+        return -self.own if self.taken else self.own
+
+    def turn(self) -> None:
+        """Take the document if it was not, and the other way round."""
+        self.group["drawn"][-1] += self.turned
+        self.group["cuts"][-1][-1] += -1 if self.taken else 1  # from the next address on, the document comes before the cut
+        self.taken = not self.taken
+
+
+def _missed(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Notes about budgets and shares that documents are too long for."""
+    asked = [sum(lengths(group)) for group in groups]
+    drawn = [sum(lengths(group, "drawn")) for group in groups]
+    notes = {}
+    if nothing := sum(a > 0 and not d for a, d in zip(asked, drawn, strict=True)):
+        notes["groups of which nothing is taken: what they were to give is less than half a document"] = nothing
+    more = sum(drawn) - sum(asked)
+    if abs(more) > TOLERANCE * sum(asked):
+        said = "more than" if more > 0 else "missing from"
+        notes[f"tokens {said} the budget: documents are too long to meet it"] = abs(more)
+    return notes
 
 
 def lengths(group: Mapping[str, Any], of: str = "positions") -> list[int]:

@@ -62,7 +62,7 @@ def test_shares_by_hand(weights, found):
     [
         ({"aa": 1, "b": 1, "c": 1}, "g = 'aa' has the share 0.3333, and no document with tokens; did you mean 'a'"),
         ({"a": 1, "b": 1, "c": 1, "d": 0}, "g = 'd' has the share 0, and no document"),
-        ({"empty": 1, "*": 1}, "g = 'empty' has the share 0.5, and no document with tokens"),
+        ({"empty": 1, "*": 1}, "g = 'empty' has the share 0.5, and no document with tokens$"),
         ({"a": 1}, "no weight for g = 'b', 'c'; add one .0 for none., or '\\*'"),
         ({"a": 1, "b": 1, "c": 1, "*": 1}, "'\\*' has the share 0.25, but no other groups are there"),
     ],

@@ -46,9 +46,10 @@ class Mixture(GlobalStage):
 
     The documents of a group are taken in an order by hash until its share is full, and again from the first when all were
     taken. So the numbers of copies in a group differ by one at most, its share is met within half a document, and what a
-    smaller budget takes is a part of what a larger one does. With rates, r times some factor is the number of copies of a
-    document, where a fraction is rounded up with the probability that it says; the factor is exactly the one that fills the
-    budget, which is never exceeded.
+    smaller budget takes is a part of what a larger one does. Only where halves of documents add up to more than 0.25% of the
+    budget, the last documents of some groups are taken or left against this, so that it is met. With rates, r times some factor
+    is the number of copies of a document, where a fraction is rounded up with the probability that it says; the factor is
+    exactly the one that fills the budget, which is never exceeded.
 
     Groups that have a weight and no documents, or documents and no weight, are errors; but if weights were searched, groups
     with 1% of them in all may be gone, which is noted.
@@ -154,7 +155,10 @@ class Mixture(GlobalStage):
 
     def _rates(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
         """(float64 per document, 0 where there is none; whether there is one)."""
-        values = pc.cast(as_number(batch[self.rate], "mixture"), pa.float64(), safe=False)
+        try:
+            values = pc.cast(as_number(batch[self.rate], "mixture"), pa.float64(), safe=False)
+        except StageError as error:
+            raise StageError(f"{error} in {self.rate!r}") from None
         rate = values.to_numpy(zero_copy_only=False)
         known = np.isfinite(rate) & (rate >= 0)
         return np.where(known, rate, 0.0), known

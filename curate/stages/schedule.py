@@ -54,7 +54,7 @@ class Schedule(GlobalStage):
     documents of a group are taken.
 
     The documents of a group are taken in an order by hash, and the budgets of each phase and group are met within half a
-    document at either end.
+    document at either end; within one, where halves would add up to more than 0.25% of the budget of the phase.
 
     Columns written: `_groups`, a struct with a uint16 for each phase: how many copies of the document it has. A run leaves
     `schedule.json`: tokens asked and drawn, the share of what there is that was used, and epochs, by phase and group.

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tape_oracle import drawn, order
 
 from curate import ranks
 from curate.errors import RecipeError, StageError
@@ -26,35 +26,11 @@ def docs(groups, tokens, kind=None, **columns):
     return as_table(pa.table(table))
 
 
-def order(row, seed=42):
-    """The hash of a document without a file, by its record."""
-    return xxhash.xxh3_64_intdigest(row.to_bytes(8, "little"), xxhash.xxh3_64_intdigest(b"", seed))
-
-
 def copies_of(stage, table, shards=1, batch=1024):
     outcome = run_over(stage, table, shards=shards, batch=batch)
     found = outcome.rows["_copies"].to_pylist()
     gone = set(outcome.drops["_row"].to_pylist())
     assert gone == {row for row, n in enumerate(found) if not n}
-    return found
-
-
-def tape(groups, tokens, budgets, seed=42):
-    """How often each document is taken, by unrolling the tapes."""
-    found = [0] * len(groups)
-    for group, left in budgets.items():
-        rows = sorted((r for r, g in enumerate(groups) if g == group), key=lambda r: order(r, seed))
-        if not left:
-            continue
-        total = sum(tokens[r] for r in rows)
-        for row in rows:
-            found[row] += left // total
-        left %= total
-        for row in rows if left else ():
-            found[row] += 2 * left >= tokens[row]  # if the middle of it is before the end
-            left -= tokens[row]
-            if left < 0:
-                break
     return found
 
 
@@ -84,11 +60,14 @@ def test_it_is_what_unrolling_the_tapes_gives(rows, data, shards, seed):
     stage = Mixture(by="g", weights=weights, tokens=budget, max_repeats=most, seed=seed)
     found = copies_of(stage, docs(groups, tokens), shards, batch=7)
     budgets = {group: budget * weights[group] // total for group in known}
-    assert found == tape(groups, tokens, budgets, seed)
+    assert [found] == drawn(groups, tokens, [{group: (0, tokens_of_it) for group, tokens_of_it in budgets.items()}], seed)
+    missing = 0
     for group in known:
-        drawn = sum(n * t for n, t, g in zip(found, tokens, groups, strict=True) if g == group)
+        taken = sum(n * t for n, t, g in zip(found, tokens, groups, strict=True) if g == group)
         largest_document = max(t for t, g in zip(tokens, groups, strict=True) if g == group)
-        assert abs(budgets[group] - drawn) <= largest_document / 2
+        assert abs(budgets[group] - taken) < largest_document
+        missing += budgets[group] - taken
+    assert abs(missing) <= max(max(tokens) / 2, 0.005 * budget)
     assert max(found) <= most + 1 if 0 in tokens else max(found) <= most
 
 
@@ -134,6 +113,35 @@ def test_budgets_are_met_in_large_corpora(monkeypatch, samples):
         found = np.array(copies_of(Mixture(by="g", weights={"*": 1}, tokens=budget), table, shards=5))
         drawn = (found * tokens).sum()
         assert abs(drawn - budget) <= (0.005 if budget > 100_000 else 0.02) * budget
+
+
+def test_small_budgets_of_many_groups_are_met():
+    """Halves of documents at the ends, one for each group, would add up to some percent."""
+    rng = np.random.default_rng(0)
+    n = 1000
+    tokens = rng.lognormal(4, 1, n).astype(int) + 1
+    groups = rng.integers(0, 13, n)
+    table = docs(groups.tolist(), tokens)
+    for seed in range(12):
+        for budget in (10_000, 20_000):
+            found = np.array(copies_of(Mixture(by="g", weights={"*": 1}, tokens=budget, seed=seed), table))
+            assert abs((found * tokens).sum() - budget) <= 0.005 * budget
+            for group in range(13):  # none is far from its share for it
+                mine = groups == group
+                share = budget * tokens[mine].sum() / tokens.sum()
+                assert abs((found * tokens)[mine].sum() - share) < tokens[mine].max()
+
+
+def test_long_documents_that_break_a_budget_are_told_of(tmp_path):
+    (tmp_path / "in").mkdir()
+    texts = ["x" * 40_000] * 3 + ["y" * 40] * 300
+    pq.write_table(pa.table({"text": texts, "g": ["a"] * 3 + ["b"] * 300}), tmp_path / "in" / "0.parquet")
+    recipe = loads("name: m\nsource: parquet\nstages: [{mixture: {by: g, weights: {a: 1, b: 1}, tokens: 4000}}]")
+    run = recipe.with_inputs([str(tmp_path / "in")]).run(tmp_path / "run", executor="inline")
+    notes = run.summary["stages"][-2]["notes"]
+    assert notes["groups of which nothing is taken: what they were to give is less than half a document"] == 1
+    assert notes["tokens missing from the budget: documents are too long to meet it"] == 2000
+    assert notes["tokens drawn"] == 2000
 
 
 def test_a_smaller_budget_is_a_part_of_a_larger_one():
@@ -354,7 +362,7 @@ def test_rates_and_limits():
     assert result.dropped["_value"].to_pylist() == [0.0, None]
     with pytest.raises(StageError, match="mixture: no document has tokens and a rate above 0 in 'r'"):
         Mixture(rate="r")(docs(["a"], [1], r=[0.0]))
-    with pytest.raises(StageError, match="mixture: a column of type string has no order; give a number"):
+    with pytest.raises(StageError, match="mixture: a column of type string has no order; give a number in 'g'"):
         Mixture(rate="g")(table)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tape_oracle import drawn
 
 from curate.errors import RecipeError, StageError
 from curate.memory import as_table
@@ -31,20 +31,6 @@ def counts_of(stage, table, shards=1, batch=1024):
     gone = np.zeros(len(table), bool)
     gone[outcome.drops["_row"].to_numpy()] = True
     assert (gone == (sum(found.values()) == 0)).all()
-    return found
-
-
-def tape(groups, tokens, group, start, end, seed):
-    """How often each document has its middle between two positions of the tape of its group, by unrolling it."""
-    rows = sorted(
-        (r for r, g in enumerate(groups) if g == group),
-        key=lambda r: xxhash.xxh3_64_intdigest(r.to_bytes(8, "little"), xxhash.xxh3_64_intdigest(b"", seed)),
-    )
-    found, at = np.zeros(len(groups), int), 0
-    while at < end:
-        for row in rows:
-            found[row] += 2 * start < 2 * at + tokens[row] <= 2 * end
-            at += tokens[row]
     return found
 
 
@@ -78,15 +64,12 @@ def test_it_is_what_unrolling_the_tapes_gives(given_phases, rows, shards, data):
         return  # whole tokens, which fractions and doubles round in two ways
     stage = Schedule(by="g", phases=tuple(given_phases), tokens=budget, max_repeats=3, seed=seed)
     found = counts_of(stage, docs(groups, tokens), shards, batch=7)
-    furthest = dict.fromkeys("ab", 0)
+    furthest, stretches = dict.fromkeys("ab", 0), []
     for phase, share in zip(given_phases, shares, strict=True):
-        expected = np.zeros(len(groups), int)
-        for name in "ab":
-            start = furthest[name] if phase["documents"] == "fresh" else 0
-            end = start + int(share[name] * budget)
-            expected += tape(groups, tokens, name, start, end, seed)
-            furthest[name] = max(furthest[name], end)
-        assert found[phase["name"]].tolist() == expected.tolist()
+        starts = furthest if phase["documents"] == "fresh" else dict.fromkeys("ab", 0)
+        stretches.append({name: (starts[name], starts[name] + int(share[name] * budget)) for name in "ab"})
+        furthest = {name: max(furthest[name], stretches[-1][name][1]) for name in "ab"}
+    assert [counts.tolist() for counts in found.values()] == drawn(groups, tokens, stretches, seed)
 
 
 STABLE = {"name": "stable", "share": 0.8}
