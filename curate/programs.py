@@ -642,7 +642,8 @@ def heuristic(text: str, dialect: str = "prox") -> str:
     for i, line in enumerate(bare):
         address = bool(line) and len(line) <= 1000 and _ADDRESS.fullmatch(line.strip("<>()[]")) is not None
         if address:
-            gone[i] |= (not said or said.endswith(_CLOSES)) and _is_alone(lines, i)
+            announced = bool(said) and not said.endswith(_CLOSES)
+            gone[i] |= not announced and not lines[i][0].isspace() and _is_alone(lines, i)  # indented: of an item of a list
         else:
             gone[i] |= bool(line) and _is_menu(line) and not _in_table(lines, i)
             said = lines[i].rstrip() or said

@@ -408,6 +408,7 @@ def test_a_pair_gives_a_program_that_only_deletes(raw, refined, dialect):
         ("Alle Rechte vorbehalten.\nText.", "Text."),
         # what looks like it and is none: sources, what is announced, items, captions, laws, values, cells of tables
         ("Register at\n\nwww.example.org/25712\n\nProse.", None),
+        ("- Strings are slow.\n\n  https://example.org/issue/1\n\n- Lists, too.", None),
         ("References\n\nhttps://example.org/a\n\nhttps://example.org/b", None),
         ("The datasets can all be found here:\n\n[a](/a)\n[b](/b)\n[c](/c)\n[d](/d)", None),
         ("These are the networks that we studied:\n- Facebook\n- Twitter\n- Instagram\n- YouTube", None),
