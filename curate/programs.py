@@ -10,8 +10,8 @@ that was not there. Two languages are known, the dialects `prox` and `refinex`, 
     refinex             keep_all()     remove_lines(start=i, end=j)             remove_str(line=i, del_str="…")
 
 One call stands on a line; arguments go by name or in this order; strings are in single or double quotes, with the escapes of
-Python. Lines are what line feeds separate, nothing else does; they are counted from 0 through the whole document, whichever
-chunk a program was written for, and both ends of a range are meant.
+Python but for octal numbers and names, and without prefixes. Lines are what line feeds separate, nothing else does; they are
+counted from 0 through the whole document, whichever chunk a program was written for, and both ends of a range are meant.
 
 Programs are written by models, so that nothing is taken for granted: they are read by regular expressions that need linear
 time, never evaluated, and what one may do is bounded (`CHARS`, `CALLS`, `STRING`, `STEPS`, `READINGS`, `Rules.growth`).
