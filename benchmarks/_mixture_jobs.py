@@ -20,8 +20,14 @@ from mixture import PLAIN
 if TYPE_CHECKING:
     from mixture import Plan
 
+AVERAGE = 16  # of so many of the best predicted is CLIMB's mixture the mean, as in its pipeline
 SPARE = 1024  # tokens over what the final model reads, for the pieces that are cut off at the end
 QUALITY = {"quality": "higher", "gopher_alpha_word_share": "higher", "gopher_dup_5gram_char_share": "lower"}
+
+
+def _among(made: dict[str, Any]) -> bool:
+    """Whether what was found is one of the mixtures of the rounds, so that no other proxy confirmed it."""
+    return made["measured"] is None or any(run["measured"] == made["measured"]["targets"] for run in made["evidence"]["runs"])
 
 
 class Work(Selection):
@@ -99,18 +105,24 @@ class Work(Selection):
         if method == "ngram":
             search = {"ngram_mixture": common}
         else:
-            common |= {"metric": "loss", "weak": "keep", "confirm": False, "models": plan.models, "tokens": plan.proxy_tokens}
+            common |= {
+                "metric": "loss",
+                "weak": "keep",
+                "models": plan.models,
+                "tokens": plan.proxy_tokens,
+                "predictor": "stacked",
+            }
             if plan.models != "ngram":
                 common |= {
                     "batch_tokens": plan.batch_tokens, "lr": plan.lr, "dtype": plan.dtype, "device": "cpu",
                     "window": plan.window, "vocabulary": plan.vocabulary,
                 }  # fmt: skip
-            kind, _, start = method.partition("-")
-            if kind == "climb":
-                search = {"climb": {**common, "rounds": plan.sizes(), **({"start": start} if start else {})}}
+            if method.startswith("climb"):
+                start = "ngram" if method == "climb" else ""
+                search = {"climb": {**common, "rounds": plan.sizes(), "average": AVERAGE, "start": start}}
             else:
-                more = {"quality": QUALITY, "features": "shares"} if kind == "quadmix" else {}
-                search = {kind: {**common, "runs": plan.runs, **more}}
+                more = {"quality": QUALITY, "features": "shares"} if method == "quadmix" else {}
+                search = {method: {**common, "runs": plan.runs, "confirm": False, **more}}
         how = {"rate": "sampling"} if method == "quadmix" else {"by": "domain", "weights": "search"}
         return [{**search, "id": "search"}, {"mixture": {**how, **drawn}, "max_drop": None}]
 
@@ -142,7 +154,7 @@ class Work(Selection):
             evidence = made["evidence"]
             correlation = made.get("rank_correlation") or {}
             found |= {
-                "proxies": 0 if method in PLAIN else len(evidence["runs"]),
+                "proxies": 0 if method in PLAIN else len(evidence["runs"]) + ("best_predicted" in evidence or not _among(made)),
                 "proxy_tokens": evidence.get("proxy_tokens") or 0,
                 "predicted": made.get("predicted"),
                 "uncertainty": made.get("uncertainty"),

@@ -22,10 +22,12 @@ Methods:
     ngram           the weights by which the mixture of the domains' n-gram models is best on the target (EM); no proxies
     regmix          one round of proxies, a regression, the mean of the best predicted mixtures
     quadmix         the same for sampling functions over quality scores in each domain, which `quality-en` and `signals` give
-    climb           rounds of proxies, each drawn among the best that the last regression predicts
-    climb-ngram     the same with what `ngram` finds among the first candidates (not by default: --methods)
+    climb           rounds of proxies, each drawn among the best that the last regression predicts; the first begin with what
+                    `ngram` finds, and the last proxy confirms what is found, as in pipelines/climb.yaml
+    climb-random    the same without `ngram`: the first are random, as in the paper
 
-Where the predictor of a search cannot be told from chance it goes on here (`weak: keep`), and the table shows its correlation.
+All searches have the predictor of the pipelines (`stacked`). Where it cannot be told from chance a search goes on here
+(`weak: keep`), and the table shows its correlation.
 Every job writes a file of its own under OUT/jobs; results.json holds all of them.
 """
 
@@ -51,7 +53,7 @@ from selection import Job, say, write
 
 HERE = Path(__file__).resolve().parent
 PLAIN = ("uniform", "natural", "ngram")  # train no proxies
-SEARCHES = ("regmix", "quadmix", "climb")
+SEARCHES = ("regmix", "quadmix", "climb", "climb-random")
 METHODS = (*PLAIN, *SEARCHES)
 HALVES = "avx512_bf16", "amx_bf16"  # what a processor has that computes in bfloat16
 SPEED = {"bfloat16": 9000, "float32": 4800}  # tokens a second and core, of a training, for the estimate
@@ -95,8 +97,8 @@ class Plan:
     pool_bytes: int = 0
 
     def sizes(self) -> list[int]:
-        """How many proxies each round of CLIMB has; they add up to `runs`."""
-        so_far = [self.runs * sum(self.rounds[:i]) // sum(self.rounds) for i in range(len(self.rounds) + 1)]
+        """How many proxies each round of CLIMB has; they add up to `runs`, with the one that confirms what is found."""
+        so_far = [(self.runs - 1) * sum(self.rounds[:i]) // sum(self.rounds) for i in range(len(self.rounds) + 1)]
         return [b - a for a, b in itertools.pairwise(so_far)]
 
 
@@ -209,7 +211,7 @@ def show(plan: Plan, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = result["jobs"]
     rows: list[dict[str, Any]] = []
     lines = []
-    for method in METHODS + tuple(m for m in plan.methods if m not in METHODS):
+    for method in METHODS:
         seeds = [s for s in plan.seeds if f"learn-{s}-{method}" in found and f"search-{s}-{method}" in found]
         if not seeds:
             continue
@@ -270,7 +272,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where results go, and where a run goes on")
     parser.add_argument("--quick", action="store_true", help="n-gram models for everything, one seed")
     parser.add_argument("--target", nargs="+", dest="targets", help="domains that are the target")
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "climb-ngram"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--runs", type=int, help="proxies of each search")
     parser.add_argument("--proxy-tokens", type=int, help="that each proxy is trained on")

@@ -317,11 +317,9 @@ class Searching(GlobalStage):
             )
         return found
 
-    def fitted(self, runs: Sequence[Run], kind: str, *, by_target: bool = False) -> Fit:
-        """A predictor of the metric, for each target or for their mean."""
-        table = self.table(runs)
-        features = np.array([run.candidate.values for run in runs])
-        return mixtures.fit(features, table if by_target else table.mean(axis=1), kind, self.seed)
+    def fitted(self, runs: Sequence[Run], kind: str) -> Fit:
+        """A predictor of the metric: the mean of those for each target."""
+        return mixtures.fit(np.array([run.candidate.values for run in runs]), self.table(runs), kind, self.seed)
 
     def trusted(self, fit: Fit, runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
         """(rank correlation of a predictor, what people should know of it). Raises StageError where it has learned nothing."""
@@ -348,12 +346,12 @@ class Searching(GlobalStage):
 class Predicting(Searching):
     """A search that draws mixtures at random and predicts the metric of those that were not measured.
 
-    predictor: "lightgbm" (the extra `cluster`) or "linear". simulated: for how many mixtures the metric is predicted. average:
-    of how many of the best predicted the mean is taken. strength_min, strength_max, temperature, max_usage, min_weight: see
-    `curate.mixtures.Generator`.
+    predictor: "lightgbm" or "stacked" (the extra `cluster`), or "linear"; see `curate.mixtures.fit`. simulated: for how many
+    mixtures the metric is predicted. average: of how many of the best predicted the mean is taken. strength_min, strength_max,
+    temperature, max_usage, min_weight: see `curate.mixtures.Generator`.
     """
 
-    predictor: Literal["lightgbm", "linear"] = "lightgbm"
+    predictor: Literal["lightgbm", "linear", "stacked"] = "lightgbm"
     simulated: int = 100_000
     average: int = 1
     strength_min: float = 0.1
@@ -366,7 +364,7 @@ class Predicting(Searching):
         super().__post_init__()
         self.generator.check(self.code)
         if self.predictor not in mixtures.PREDICTORS:
-            raise RecipeError(f"{self.code}: predictor is {self.predictor!r}; it is {' or '.join(mixtures.PREDICTORS)}")
+            raise RecipeError(f"{self.code}: predictor is {self.predictor!r}; it is one of {', '.join(mixtures.PREDICTORS)}")
         if not 1 <= self.simulated <= 10_000_000:
             raise RecipeError(f"{self.code}: simulated is {self.simulated}; give 1 to 10,000,000 mixtures")
         if not 1 <= self.average <= self.simulated:
@@ -379,7 +377,7 @@ class Predicting(Searching):
         return Generator(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Generator)})
 
     def bound(self, columns: Collection[str]) -> Stage:
-        if self.predictor == "lightgbm":
+        if self.predictor != "linear":
             require(("lightgbm",), "cluster", f"stage {self.code!r}")
         return super().bound(columns)
 

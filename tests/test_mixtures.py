@@ -257,11 +257,47 @@ def test_a_metric_without_spread_predicts_itself(kind):
     assert found.correlation()["spearman"] == 0 and found.correlation()["low"] < 0
 
 
-def test_noise_is_no_prediction():
+def learned_much(groups=10, n=28, seed=0):
+    """(natural, weights, what was measured, the true metric): what is read more of teaches less, and two groups harm."""
+    rng = np.random.default_rng(seed)
+    natural = rng.dirichlet(np.full(groups, 8.0))
+    worth = np.append(rng.uniform(0, 0.6, groups - 2), [0, 0])
+
+    def metric(weights):
+        return 7.5 - (worth * np.log1p(20 * weights)).sum(axis=1) + 2 * weights[:, -2:].sum(axis=1) ** 2
+
+    weights = Generator(seed=seed).draw(natural, n)
+    return natural, weights, metric(weights) + 0.03 * rng.standard_normal(n), metric
+
+
+def test_some_tens_of_runs_say_more_to_a_stacked_predictor(monkeypatch):
+    monkeypatch.setattr(mixtures, "TREES", 300)
+    better = []
+    for seed in range(4):
+        natural, weights, measured, metric = learned_much(seed=seed)
+        fresh = Generator(seed=99).of_prior().draw(natural, 2000)
+        truth = metric(fresh)
+        best = {kind: truth[np.argmin(fit(weights, measured, kind).predict(fresh))] for kind in ("lightgbm", "stacked")}
+        better.append(best["lightgbm"] - best["stacked"])
+    assert np.mean(better) > 0.1 and min(better) > -0.1
+
+
+def test_one_very_bad_run_does_not_decide_a_stacked_predictor():
+    _, weights, measured, _ = learned_much()
+    worst = int(np.argmax(measured))
+    far = measured.copy()
+    far[worst] += 1000
+    assert np.allclose(
+        fit(weights, far, "stacked").predict(weights), fit(weights, measured, "stacked").predict(weights), atol=0.2
+    )
+
+
+@pytest.mark.parametrize("kind", ["linear", pytest.param("stacked", marks=pytest.mark.slow)])
+def test_noise_is_no_prediction(kind):
     """Nothing to be learned: the interval includes 0 in about 19 of 20 cases, where it is not below."""
     weights = Generator(seed=5).draw(np.full(6, 1 / 6), 40)
     rng = np.random.default_rng(5)
-    claimed = sum(fit(weights, rng.standard_normal(40), "linear").correlation()["low"] > 0 for _ in range(60))
+    claimed = sum(fit(weights, rng.standard_normal(40), kind).correlation()["low"] > 0 for _ in range(60))
     assert claimed <= 6
 
 

@@ -31,10 +31,10 @@ class Climb(Predicting):
     are the third of the first candidates, a third of the others is drawn around them, and in later rounds a part of the
     simulated mixtures is drawn around the best measured. "" for none of it, as in the paper.
 
-    predictor: "lightgbm" (the extra `cluster`) or "linear". strength_min, strength_max, temperature, max_usage, min_weight: see
-    `curate.mixtures.Generator`; max_usage says how many times its natural share a group may have. For by, target, texts,
-    column, metric, models, tokens, base_tokens, window, vocabulary, lr, batch_tokens, target_tokens, device, dtype, into,
-    names, confirm, weak and seed see `curate.searching.Searching`.
+    predictor: "lightgbm" or "stacked" (the extra `cluster`), or "linear"; see `curate.mixtures.fit`. strength_min,
+    strength_max, temperature, max_usage, min_weight: see `curate.mixtures.Generator`; max_usage says how many times its natural
+    share a group may have. For by, target, texts, column, metric, models, tokens, base_tokens, window, vocabulary, lr,
+    batch_tokens, target_tokens, device, dtype, into, names, confirm, weak and seed see `curate.searching.Searching`.
 
     Columns written: `sampling` (or `into`; float32), null without a group. Reasons: none. Output: `mixture.json`, with every
     proxy, the rank correlation of predictions with measurements that were not seen (under 0.8 is a warning; an interval that

@@ -54,11 +54,11 @@ class Quadmix(Searching):
     the others without. Ranks are estimated from 10,000 documents of each domain, and exact in one that has no more.
 
     runs: how many proxies are trained, each on parameters drawn at random for every domain; the first is on natural
-    proportions. predictor: "lightgbm" or "linear", of the metric. simulated: for how many parameters more, drawn in the same
-    way, it is predicted; the mean of the best `top` of them is what is found, unless a proxy that was trained is predicted to
-    be better, or natural proportions were. features: what it is predicted by: "parameters", all (scores + 4) times domains of
-    them, for which the paper had 3,000 proxies; or "shares": what share of the tokens each domain comes to by them, and how
-    much each score weighs on average in what is taken, so that a few dozen proxies say something.
+    proportions. predictor: "lightgbm", "linear" or "stacked", of the metric. simulated: for how many parameters more, drawn in
+    the same way, it is predicted; the mean of the best `top` of them is what is found, unless a proxy that was trained is
+    predicted to be better, or natural proportions were. features: what it is predicted by: "parameters", all (scores + 4) times
+    domains of them, for which the paper had 3,000 proxies; or "shares": what share of the tokens each domain comes to by them,
+    and how much each score weighs on average in what is taken, so that a few dozen proxies say something.
 
     models: a size of proxies as in `climb`, or "ngram": an n-gram model is trained on what each proxy would read. target,
     texts, column, metric, tokens, base_tokens, window, vocabulary, lr, batch_tokens, target_tokens, device, dtype, into, names,
@@ -99,7 +99,7 @@ class Quadmix(Searching):
 
     quality: Mapping[str, str] | tuple[str, ...]
     runs: int = 3000
-    predictor: Literal["lightgbm", "linear"] = "lightgbm"
+    predictor: Literal["lightgbm", "linear", "stacked"] = "lightgbm"
     features: Literal["parameters", "shares"] = "parameters"
     simulated: int = 100_000
     top: int = 10
@@ -240,7 +240,7 @@ class Quadmix(Searching):
     # ------------------------------------------------------------------ the stage
 
     def bound(self, columns: Collection[str]) -> Stage:
-        if self.predictor == "lightgbm":
+        if self.predictor != "linear":
             require(("lightgbm",), "cluster", "stage 'quadmix'")
         return super().bound(columns)
 

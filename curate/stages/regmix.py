@@ -20,10 +20,10 @@ class Regmix(Predicting):
     target is then predicted by a regression of its own for `simulated` mixtures, and the result is the mean of the `average`
     whose predicted mean over targets is best, unless a mixture that was measured is predicted better.
 
-    predictor: "lightgbm" (the extra `cluster`) or "linear". strength_min, strength_max, temperature, max_usage, min_weight: see
-    `curate.mixtures.Generator`; max_usage says how many times its natural share a group may have. For by, target, texts,
-    column, metric, models, tokens, base_tokens, window, vocabulary, lr, batch_tokens, target_tokens, device, dtype, into,
-    names, confirm, weak and seed see `curate.searching.Searching`.
+    predictor: "lightgbm" or "stacked" (the extra `cluster`), or "linear"; see `curate.mixtures.fit`. strength_min,
+    strength_max, temperature, max_usage, min_weight: see `curate.mixtures.Generator`; max_usage says how many times its natural
+    share a group may have. For by, target, texts, column, metric, models, tokens, base_tokens, window, vocabulary, lr,
+    batch_tokens, target_tokens, device, dtype, into, names, confirm, weak and seed see `curate.searching.Searching`.
 
     Columns written: `sampling` (or `into`; float32), null without a group. Reasons: none. Output: `mixture.json`, with every
     proxy, the rank correlation of predictions with measurements that were not seen (under 0.8 is a warning; an interval that
@@ -71,5 +71,5 @@ class Regmix(Predicting):
 
     def conclude(self, space: Space, runs: Sequence[Run]) -> Found:
         runs = self.usable(runs)
-        fit = self.fitted(runs, self.predictor, by_target=True)
+        fit = self.fitted(runs, self.predictor)
         return self.concluded(space, fit, runs, self.simulate(space, 1))
