@@ -46,7 +46,7 @@ TOLERANCE = 0.005  # of a budget: where it is missed by more, people are told
 MOST_REPEATS = 100
 MOST_TOKENS = 1 << 50  # ranks add up tokens as 64-bit integers, and a limit times these has to fit
 NAMED = 5  # groups in a message
-PAIRED = 64  # groups of which any two are looked at together, to meet a budget
+TRIED = 24  # groups of which any three are tried together, to meet a budget
 
 Weights = str | Mapping[str | int | bool, float]  # the id of a search, the path of a mixture.json, or shares of groups
 Shares = dict[str, Fraction]  # of all groups, in order; they sum to one
@@ -116,6 +116,14 @@ def check_source(weights: Any, columns: Collection[str], what: str) -> None:
                 f"{what}: weights is {weights!r}, and no stage before it has this id; give the id of a search, "
                 f"the path of a mixture.json, or a mapping from groups to shares{did_you_mean(weights, writers)}"
             )
+
+
+def check_first(columns: Collection[str], what: str) -> None:
+    """When a stage is bound: raises RecipeError where one before has said how often documents are taken: it would be lost."""
+    if found := sorted({"_copies", "_groups"}.intersection(columns)):
+        raise RecipeError(
+            f"{what}: a stage before it has said how often each document is taken ({found[0]!r}); leave one of them out"
+        )
 
 
 def column_of(by: str, sources: Sequence[Any], what: str) -> str:
@@ -327,10 +335,12 @@ class Layout:
 
     positions: of each group, in tokens from its beginning, and perhaps beyond its end: where the first stretch begins and ends,
     where the second does, and so on. A stretch begins at 0, or where one before it ends.
+    budgets: of each stretch, of all groups together, whose parts of it are rounded down to whole tokens.
     notes: what people should know, with counts. about: whatever the stage wants to know later (plain values).
     """
 
     positions: Mapping[str, Sequence[int]]
+    budgets: Sequence[int]
     notes: Mapping[str, int] = field(default_factory=dict)
     about: Any = field(default_factory=dict)
 
@@ -388,7 +398,10 @@ def _targets(
         {"group": name, "number": numbers[name][1], "tokens": tokens[name], "positions": list(layout.positions[name])}
         for name in tokens
     ]
-    write_json(_layout_file(stage, task), {"groups": said, "notes": dict(layout.notes), "about": layout.about})
+    write_json(
+        _layout_file(stage, task),
+        {"groups": said, "budgets": layout.budgets, "notes": dict(layout.notes), "about": layout.about},
+    )
     columns = np.array(sorted(found), np.int64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2]
 
@@ -429,26 +442,27 @@ def _settle(stage: GlobalStage, cuts: int, task: Task) -> None:
     for group in layout["groups"]:
         group["cuts"], group["drawn"] = [], []
     near: dict[tuple[int, int, int], dict[int, bool]] = {}
-    for stretch in range(len(layout["groups"][0]["positions"]) // 2):
-        _draw(layout["groups"], stretch, known, near)
-    layout["notes"] |= _missed(layout["groups"])
+    for stretch, budget in enumerate(layout["budgets"]):
+        _draw(layout["groups"], stretch, budget, known, near)
+    layout["notes"] |= _missed(layout["groups"], sum(layout["budgets"]))
     write_table(folder / "state.parquet", pa.table({"layout": pa.array([orjson.dumps(layout).decode()], pa.large_string())}))
 
 
 def _draw(
     groups: Sequence[dict[str, Any]],
     stretch: int,
+    budget: int,
     known: Mapping[tuple[int, int], Mapping[str, Any]],
     near: dict[tuple[int, int, int], dict[int, bool]],
 ) -> None:
     """Add `cuts` and `drawn` of a stretch to the groups.
 
-    Its ends lie in documents, which are taken if the middle is before the end. Where all groups together miss the budget of
-    the stretch by more than `MISSED`, this is turned round for one or two that are enough and matter least to their groups,
-    else for those that help most, and so on. known: the document at a position, if there is one. near: by document (and group
-    and round), positions in it that have been decided, and whether the document is before them.
+    Its ends lie in documents, which are taken if the middle is before the end. Where all groups together miss the budget of the
+    stretch by more than `MISSED`, this is turned round, those first whose middle is nearest to the end, and at last for up to
+    three that together fit best. known: the document at a position, if there is one. near: by document (and group and round),
+    positions in it that have been decided, and whether the document is before them.
     """
-    missing, budget = 0, 0
+    missing = budget
     ends: list[_End] = []
     for group in groups:
         for target in (2 * stretch, 2 * stretch + 1):
@@ -462,23 +476,24 @@ def _draw(
                 taken = any(before and other <= position for other, before in others.items())
                 left = any(not before and other >= position for other, before in others.items())
                 if target % 2 and not taken and not left and rest > at["before"]:
-                    ends.append(_End(group, others, position, at["own"], rest - at["before"]))
+                    ends.append(_End(group, others, position, at["hash"], at["own"], rest - at["before"]))
                     taken = ends[-1].taken
             group["cuts"].append([rounds, at["bits"], at["hash"], at["address"] + taken] if at else [rounds])
             group["drawn"].append(rounds * group["tokens"] + (at["before"] + taken * at["own"] if at else 0))
-        budget += lengths(group)[stretch]
-        missing += lengths(group)[stretch] - lengths(group, "drawn")[stretch]
+        missing -= lengths(group, "drawn")[stretch]
     aim = MISSED * budget
+    ends.sort(key=lambda end: (end.off, end.hash))
+    for end in ends:
+        if abs(missing) > aim and abs(missing - end.turned) < abs(missing):
+            missing -= end.turn()
     while abs(missing) > aim:
-        turns = [(end,) for end in ends] + [*itertools.combinations(ends[:PAIRED], 2)]
-        found = [missing - sum(end.turned for end in turn) for turn in turns]
-        cost = [(max(abs(n), aim), sum(end.missed for end in turn)) for n, turn in zip(found, turns, strict=True)]
-        best = min(range(len(turns)), key=cost.__getitem__, default=-1)
-        if best < 0 or abs(found[best]) >= abs(missing):
+        turns = [turn for n in (1, 2, 3) for turn in itertools.combinations(ends[:TRIED], n)]
+        after = [missing - sum(end.turned for end in turn) for turn in turns]
+        best = min(range(len(turns)), key=lambda i: abs(after[i]), default=-1)
+        if best < 0 or abs(after[best]) >= abs(missing):
             break
-        missing = found[best]
         for end in turns[best]:
-            end.turn()
+            missing -= end.turn()
     for end in ends:
         end.others[end.position] = end.taken
 
@@ -491,6 +506,7 @@ class _End:
     group: dict[str, Any]
     others: dict[int, bool]
     position: int
+    hash: int
     own: int
     inside: int
 
@@ -498,31 +514,32 @@ class _End:
         self.taken = 2 * self.inside >= self.own
 
     @property
-    def missed(self) -> int:
-        """By how many tokens the end is missed when it is turned round."""
-        return self.inside if self.taken else self.own - self.inside
+    def off(self) -> int:
+        """How far the end is from the middle of the document: 0 to 8, at either of its ends. Coarse, since rounding to whole
+        tokens would prefer long documents where all are cut at the same share."""
+        return round(8 * abs(2 * self.inside - self.own) / self.own)
 
     @property
     def turned(self) -> int:
         """How many tokens more the group gives when it is turned round."""
         return -self.own if self.taken else self.own
 
-    def turn(self) -> None:
-        """Take the document if it was not, and the other way round."""
-        self.group["drawn"][-1] += self.turned
+    def turn(self) -> int:
+        """Take the document if it was not, and the other way round. Returns what `turned` was."""
+        more = self.turned
+        self.group["drawn"][-1] += more
         self.group["cuts"][-1][-1] += -1 if self.taken else 1  # from the next address on, the document comes before the cut
         self.taken = not self.taken
+        return more
 
 
-def _missed(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _missed(groups: Sequence[Mapping[str, Any]], budget: int) -> dict[str, int]:
     """Notes about budgets and shares that documents are too long for."""
-    asked = [sum(lengths(group)) for group in groups]
-    drawn = [sum(lengths(group, "drawn")) for group in groups]
     notes = {}
-    if nothing := sum(a > 0 and not d for a, d in zip(asked, drawn, strict=True)):
-        notes["groups of which nothing is taken: what they were to give is less than half a document"] = nothing
-    more = sum(drawn) - sum(asked)
-    if abs(more) > TOLERANCE * sum(asked):
+    if nothing := sum(any(lengths(group)) and not any(lengths(group, "drawn")) for group in groups):
+        notes["groups of which nothing is taken: what they were to give is less than a document"] = nothing
+    more = sum(sum(lengths(group, "drawn")) for group in groups) - budget
+    if abs(more) > TOLERANCE * budget:
         said = "more than" if more > 0 else "missing from"
         notes[f"tokens {said} the budget: documents are too long to meet it"] = abs(more)
     return notes

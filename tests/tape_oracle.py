@@ -38,38 +38,48 @@ class Unrolled:
         return documents, self.length(documents) < position
 
 
-def drawn(groups, tokens, stretches, seed=42):
+def turned(turn, own, taken):
+    """How many tokens less are taken where documents are left that were taken, and the other way round."""
+    return sum(own[group] if taken[group] else -own[group] for group in turn)
+
+
+def drawn(groups, tokens, stretches, budgets, seed=42):
     """How often each stretch takes each document: lists. stretches: of each the beginning and the end by group; each begins at
-    0 or where one before it ends."""
+    0 or where one before it ends. budgets: of each, of all groups together."""
     tapes = {}
     for group in sorted(set(groups)):
         rows = sorted((r for r, g in enumerate(groups) if g == group), key=lambda r: order(r, seed))
         if sum(tokens[r] for r in rows):
             tapes[group] = Unrolled(rows, tokens)
     found = []
-    for stretch in stretches:
+    for stretch, budget in zip(stretches, budgets, strict=True):
         begins = {group: tapes[group].place(stretch[group][0])[0] for group in stretch}
-        ends, own, missing = {}, {}, 0  # own: of the document in which the end lies
-        for group, (start, end) in sorted(stretch.items()):
+        ends, own, missing = {}, {}, budget  # own: of the document in which the end lies
+        for group, (_, end) in sorted(stretch.items()):
             tape = tapes[group]
             ends[group], undecided = tape.place(end)
             if undecided:
                 own[group] = tape.length(ends[group] + 1) - tape.length(ends[group])
                 ends[group] += 2 * (end - tape.length(ends[group])) >= own[group]
-            missing += end - start - tape.length(ends[group]) + tape.length(begins[group])
-        budget = sum(end - start for start, end in stretch.values())
+            missing -= tape.length(ends[group]) - tape.length(begins[group])
         taken = {group: tapes[group].length(ends[group]) > stretch[group][1] for group in own}
+        inside = {g: stretch[g][1] - tapes[g].length(ends[g] - taken[g]) for g in own}
+        at = {g: order(tapes[g].rows[(ends[g] - taken[g]) % len(tapes[g].rows)], seed) for g in own}
+        nearest = sorted(own, key=lambda g: (round(8 * abs(2 * inside[g] - own[g]) / own[g]), at[g]))
+        walk = [(g,) for g in nearest]
         while abs(missing) > 0.0025 * budget:
-            options = [(g,) for g in own] + list(itertools.combinations(own, 2))
-            sign = {g: 1 if taken[g] else -1 for g in own}
-            after = {o: missing + sum(sign[g] * own[g] for g in o) for o in options}
-            cost = {g: abs(tapes[g].length(ends[g] - sign[g]) - stretch[g][1]) for g in own}
-            ranked = sorted(options, key=lambda o: (max(abs(after[o]), 0.0025 * budget), sum(cost[g] for g in o)))
-            if not ranked or abs(after[ranked[0]]) >= abs(missing):
-                break
-            missing = after[ranked[0]]
-            for g in ranked[0]:
-                ends[g] -= sign[g]
+            if walk:
+                best = walk.pop(0)
+                if abs(missing + turned(best, own, taken)) >= abs(missing):
+                    continue
+            else:
+                turns = [turn for n in (1, 2, 3) for turn in itertools.combinations(nearest, n)]
+                best = min(turns, key=lambda turn: abs(missing + turned(turn, own, taken)), default=())
+                if abs(missing + turned(best, own, taken)) >= abs(missing):
+                    break
+            missing += turned(best, own, taken)
+            for g in best:
+                ends[g] += -1 if taken[g] else 1
                 taken[g] = not taken[g]
         for group in own:
             tapes[group].settled[ends[group] - taken[group]].append((stretch[group][1], taken[group]))

@@ -89,6 +89,7 @@ class Mixture(GlobalStage):
             raise RecipeError(f"mixture: short is {self.short!r}; it is 'stop' or 'less'")
 
     def bound(self, columns: Collection[str]) -> Stage:
+        proportions.check_first(columns, "mixture")
         if self.rate:
             return self
         if self.weights is None:  # only now, so that a recipe can leave it to those who run it
@@ -218,13 +219,15 @@ def _lay(stage: Mixture, task: Task, tokens: dict[str, int]) -> Layout:
     budget = proportions.budget_of(stage.tokens, shares, tokens, most, "mixture")
     if stage.short == "stop":
         proportions.check_budget(budget, shares, tokens, most, "raise max_repeats, or set `short: less`", "mixture")
-    taken = proportions.within(shares, budget, {name: most * n for name, n in tokens.items()})
+    limits = {name: most * n for name, n in tokens.items()}
+    taken = proportions.within(shares, budget, limits)
     full = [name for name, share in shares.items() if taken[name] < math.floor(share * budget)]
     if full:
         notes[f"groups taken {most} times, the most that max_repeats allows, and less than their share"] = len(full)
     if full and len(full) == sum(share > 0 for share in shares.values()):
         notes["tokens missing from the budget: every group is at its limit"] = budget - sum(taken.values())
-    return Layout({name: [0, taken[name]] for name in tokens}, notes)
+    most_of_all = sum(limits[name] for name, share in shares.items() if share)
+    return Layout({name: [0, taken[name]] for name in tokens}, [min(budget, most_of_all)], notes)
 
 
 def _write_units(stage: Mixture, task: Task, batches: Batches) -> None:

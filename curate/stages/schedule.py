@@ -91,6 +91,7 @@ class Schedule(GlobalStage):
         proportions.check_repeats(self.max_repeats, "schedule")
 
     def bound(self, columns: Collection[str]) -> Stage:
+        proportions.check_first(columns, "schedule")
         if not self.phases and not self.upsample:  # only now, so that a recipe can leave it to those who run it
             raise RecipeError("schedule: give `phases`, or `upsample`: the groups that the last part of training has more of")
         for phase in _plan(self):
@@ -268,7 +269,8 @@ def _lay(stage: Schedule, task: Task, tokens: dict[str, int]) -> Layout:
             positions[name] += [start, end]
             furthest[name] = max(furthest[name], end)
     weights = [{name: float(share) for name, share in own.items()} for own in shares]
-    return Layout(positions, notes, {"tokens": budget, "weights": weights})
+    budgets = [math.floor(phase.share * budget) for phase in phases]
+    return Layout(positions, budgets, notes, {"tokens": budget, "weights": weights})
 
 
 def _shares(stage: Schedule, phase: _Phase, tokens: dict[str, int], task: Task) -> tuple[Shares, dict[str, int]]:

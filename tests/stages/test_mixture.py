@@ -18,6 +18,7 @@ from curate.memory import as_table
 from curate.mixtures import Mixture as Found
 from curate.recipe import loads
 from curate.stages.mixture import _SALT, Mixture
+from curate.stages.schedule import Schedule
 from curate.testing import CHECKS, run_over
 
 
@@ -60,13 +61,13 @@ def test_it_is_what_unrolling_the_tapes_gives(rows, data, shards, seed):
     stage = Mixture(by="g", weights=weights, tokens=budget, max_repeats=most, seed=seed)
     found = copies_of(stage, docs(groups, tokens), shards, batch=7)
     budgets = {group: budget * weights[group] // total for group in known}
-    assert [found] == drawn(groups, tokens, [{group: (0, tokens_of_it) for group, tokens_of_it in budgets.items()}], seed)
-    missing = 0
+    assert [found] == drawn(groups, tokens, [{group: (0, part) for group, part in budgets.items()}], [budget], seed)
+    missing = budget
     for group in known:
         taken = sum(n * t for n, t, g in zip(found, tokens, groups, strict=True) if g == group)
         largest_document = max(t for t, g in zip(tokens, groups, strict=True) if g == group)
         assert abs(budgets[group] - taken) < largest_document
-        missing += budgets[group] - taken
+        missing -= taken
     assert abs(missing) <= max(max(tokens) / 2, 0.005 * budget)
     assert max(found) <= most + 1 if 0 in tokens else max(found) <= most
 
@@ -132,6 +133,18 @@ def test_small_budgets_of_many_groups_are_met():
                 assert abs((found * tokens)[mine].sum() - share) < tokens[mine].max()
 
 
+def test_groups_of_one_document_each():
+    """No group has a share of half its document, and yet the budget is met, by documents of all lengths."""
+    rng = np.random.default_rng(0)
+    tokens = rng.lognormal(7, 1, 2000).astype(int) + 1
+    table = docs([f"host {i}" for i in range(2000)], tokens)
+    budget = int(0.3 * tokens.sum())
+    found = np.array(copies_of(Mixture(by="g", weights={"*": 1}, tokens=budget), table, shards=3))
+    assert abs((found * tokens).sum() - budget) <= 0.005 * budget
+    long = tokens > np.median(tokens)
+    assert found.max() == 1 and 0.26 < found[long].mean() < 0.34 and 0.26 < found[~long].mean() < 0.34
+
+
 def test_long_documents_that_break_a_budget_are_told_of(tmp_path):
     (tmp_path / "in").mkdir()
     texts = ["x" * 40_000] * 3 + ["y" * 40] * 300
@@ -139,7 +152,7 @@ def test_long_documents_that_break_a_budget_are_told_of(tmp_path):
     recipe = loads("name: m\nsource: parquet\nstages: [{mixture: {by: g, weights: {a: 1, b: 1}, tokens: 4000}}]")
     run = recipe.with_inputs([str(tmp_path / "in")]).run(tmp_path / "run", executor="inline")
     notes = run.summary["stages"][-2]["notes"]
-    assert notes["groups of which nothing is taken: what they were to give is less than half a document"] == 1
+    assert notes["groups of which nothing is taken: what they were to give is less than a document"] == 1
     assert notes["tokens missing from the budget: documents are too long to meet it"] == 2000
     assert notes["tokens drawn"] == 2000
 
@@ -258,6 +271,13 @@ def test_groups_that_are_not_there(weights, said):
 def test_a_corpus_with_nothing_to_draw_from(groups, tokens):
     with pytest.raises(StageError, match=r"^mixture: no document has a value in 'g' and tokens"):
         Mixture(by="g", weights={"*": 1})(docs(groups, tokens, pa.string()))
+
+
+def test_mixtures_of_mixtures_are_an_error():
+    mixed = Mixture(by="g", weights={"a": 1}, tokens=4)(docs(["a"], [1])).kept
+    for stage in (Mixture(by="g", weights={"a": 1}), Mixture(rate="tokens"), Schedule(by="g", upsample={"a": 2})):
+        with pytest.raises(RecipeError, match=r"a stage before it has said how often each document is taken \('_copies'\)"):
+            stage(mixed)
 
 
 @pytest.mark.parametrize("kind", [pa.float64(), pa.list_(pa.int64())])

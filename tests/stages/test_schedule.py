@@ -1,6 +1,8 @@
 """Schedules: which documents each phase has, and what is said of it."""
 
 import json
+import math
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +71,9 @@ def test_it_is_what_unrolling_the_tapes_gives(given_phases, rows, shards, data):
         starts = furthest if phase["documents"] == "fresh" else dict.fromkeys("ab", 0)
         stretches.append({name: (starts[name], starts[name] + int(share[name] * budget)) for name in "ab"})
         furthest = {name: max(furthest[name], stretches[-1][name][1]) for name in "ab"}
-    assert [counts.tolist() for counts in found.values()] == drawn(groups, tokens, stretches, seed)
+    exact = [Fraction(repr(float(phase["share"]))) for phase in given_phases]
+    budgets = [math.floor(share * budget / sum(exact)) for share in exact]
+    assert [counts.tolist() for counts in found.values()] == drawn(groups, tokens, stretches, budgets, seed)
 
 
 STABLE = {"name": "stable", "share": 0.8}
