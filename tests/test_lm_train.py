@@ -293,6 +293,7 @@ def killed_after(folder: Path, step: int) -> int:
     return step_of(checkpoint)
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def texts() -> Iterator[pa.Array]:
         return (pa.array([text]) for text in TEXTS)

@@ -104,7 +104,7 @@ def test_the_card_holds_for_what_was_held_out(name: str, shared_data: Path) -> N
     }
 
 
-@names
+@pytest.mark.parametrize("name", [pytest.param("domain-en", marks=pytest.mark.slow), "quality-en"])
 def test_the_recipe_makes_it_again(name: str, shared_data: Path, tmp_path: Path) -> None:
     """A fresh training: the figures of the card within a tolerance, since another machine rounds otherwise."""
     params = dataclasses.replace(recipe(name), across=False)  # which trains once more for each source, for the card alone

@@ -285,7 +285,7 @@ def _megabyte(kind: str) -> str:
     ("kind", "language"),
     [
         pytest.param("words", "en", marks=pytest.mark.slow),
-        ("distinct words", None),
+        pytest.param("distinct words", None, marks=pytest.mark.slow),
         ("one word", "en"),
         ("one word", "zh"),
         ("one word of ideographs", "de"),
@@ -306,9 +306,9 @@ def test_real_texts(shared_data: Path) -> None:
     texts: list[tuple[str | None, str | None]] = []
     domains = pl.read_parquet(shared_data / "domains" / "domains.parquet", columns=["text", "domain", "lang"])
     for _, group in domains.group_by("domain", maintain_order=True):
-        some = group.gather_every(max(len(group) // 8, 1))
+        some = group.gather_every(max(len(group) // 5, 1))
         texts += zip(some["text"].str.slice(0, 20_000), some["lang"], strict=True)
-    quality = pl.read_parquet(shared_data / "quality" / "quality.parquet", columns=["text", "lang"]).gather_every(90)
+    quality = pl.read_parquet(shared_data / "quality" / "quality.parquet", columns=["text", "lang"]).gather_every(150)
     texts += zip(quality["text"].str.slice(0, 20_000), quality["lang"], strict=True)
     agree(texts, bad_words=_bad_words(shared_data))
 

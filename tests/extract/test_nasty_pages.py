@@ -135,7 +135,7 @@ def extracted(engine: str, chosen: list[str]) -> list:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(params=names())
+@pytest.fixture(params=[n if n == "curate" else pytest.param(n, marks=pytest.mark.slow) for n in names()])
 def engine(request):
     if request.param == "trafilatura":
         pytest.importorskip("trafilatura")
