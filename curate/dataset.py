@@ -112,12 +112,15 @@ class Dataset:
                     alive[file.read([ROW], use_threads=False)[ROW].to_numpy()] = False
         return np.flatnonzero(alive).astype(np.uint32)
 
-    def read(self, shard: int, columns: Sequence[str], rows: np.ndarray | None = None, narrow: bool = False) -> Batches:
+    def read(
+        self, shard: int, columns: Sequence[str], rows: np.ndarray | None = None, narrow: bool = False, pieces: int = 0
+    ) -> Batches:
         """The surviving documents of a shard: batches of `_row` and `columns`, at most 1,024 rows and 16 MB of text each.
 
         Where no column holds strings, lists or the like, a batch may have up to 65,536 rows, again within 16 MB. The bounds
         of the batches depend on the shard and the columns alone. rows: read only these (ascending uint32) instead. narrow:
-        the strings among these columns are known to be short, and may come in batches as large.
+        the strings among these columns are known to be short, and may come in batches as large. pieces: of the batches that
+        it would be, parts of at most so many rows; 0 for whole ones.
         """
         info = self.generation.shards[shard]
         alive = self.survivors(shard) if rows is None else rows
@@ -138,14 +141,16 @@ class Dataset:
                 start = int(ends[first - 1]) if first else 0
                 low, high = np.searchsorted(alive, [start, ends[last]])
                 live = alive[low:high]
-                if len(live):
-                    taken = {ROW: pa.array(live)}
+                if len(live) and own:
+                    wanted, at = _wanted(live, ends, first, last)
+                    table = _picked(documents.read_row_groups(wanted, columns=own, use_threads=False), at)
+                for a in range(0, len(live), pieces or len(live) or 1):
+                    part = live[a : a + pieces] if pieces else live
+                    taken = {ROW: pa.array(part)}
                     if own:
-                        wanted, at = _wanted(live, ends, first, last)
-                        table = _picked(documents.read_row_groups(wanted, columns=own, use_threads=False), at)
-                        taken.update((c, _flat(table[c])) for c in own)
+                        taken.update((c, _flat(table[c].slice(a, len(part)))) for c in own)
                     for cursor in cursors:
-                        taken.update(cursor.take(live))
+                        taken.update(cursor.take(part))
                     yield pa.RecordBatch.from_pydict({c: taken[c] for c in (ROW, *columns)})
 
     def _type(self, column: str) -> pa.DataType | None:

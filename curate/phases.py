@@ -149,12 +149,20 @@ class Chain:
     def run(self, batches: Batches) -> Batches:
         """The surviving rows, with the columns that somebody still needs."""
         for batch in batches:
-            for node, function, needed in zip(self._nodes, self._functions, self._needed, strict=True):
-                batch = self._apply(node, function, needed, batch)
-                if batch.num_rows == 0:
-                    break
-            else:
-                yield batch
+            yield from self._through(0, batch)
+
+    def _through(self, first: int, batch: pa.RecordBatch) -> Batches:
+        """A batch through the nodes from this one on, in parts from the first node on that takes no more rows at a time."""
+        for k in range(first, len(self._nodes)):
+            most = self._nodes[k].stage.most_rows
+            if most and batch.num_rows > most:
+                for start in range(0, batch.num_rows, most):
+                    yield from self._through(k, batch.slice(start, most))
+                return
+            batch = self._apply(self._nodes[k], self._functions[k], self._needed[k], batch)
+            if batch.num_rows == 0:
+                return
+        yield batch
 
     def _apply(self, node: Node, function: BatchFn, needed: set[str], batch: pa.RecordBatch) -> pa.RecordBatch:
         given = batch.select([ROW, *node.stage.reads()])
@@ -244,7 +252,7 @@ class ShardSink:
                 schema = pa.schema([(ROW, pa.uint32()), *node.writes])
                 path = self._root / node.layer / self._shard
                 writer = self._stack.enter_context(TableWriter(path, schema, codec="lz4"))
-                self._layers[node.key] = writer, Rebatch(layer_rows(schema))
+                self._layers[node.key] = writer, Rebatch(node.stage.most_rows or layer_rows(schema))
         return self
 
     def layer(self, node: Node, batch: pa.RecordBatch) -> None:
@@ -353,7 +361,9 @@ class PassWork:
         task = _task(phase, rank, shard, [s.name for s in generation.shards], self.state)
         with ShardSink(context.root, name, nodes) as sink:
             chain = Chain(nodes, task, sink, context.tokenizer, keep)
-            stream = chain.run(before.read(shard, [c for c in columns if c != ROW]))
+            first = nodes[0] if nodes else self.work.expand
+            pieces = first.stage.most_rows if first else 0
+            stream = chain.run(before.read(shard, [c for c in columns if c != ROW], pieces=pieces))
             if self.work.fit:
                 _steps(self.work.fit, generation)[0].fn(task, stream)
             yield from stream  # what a step left unread still has to pass through the stages
@@ -430,7 +440,8 @@ def expand(
     rows = batch[ROW].to_numpy()
     parent = made[PARENT].to_numpy()
     at = np.searchsorted(rows, parent)
-    columns = {name: batch[name].take(pa.array(at)) for name in schema.names if name in batch.schema.names}
+    inherited = [n for n in schema.names if n in batch.schema.names and n not in made.schema.names]  # the rest may be large
+    columns = {name: batch[name].take(pa.array(at)) for name in inherited}
     columns.update((f.name, made[f.name]) for f in stage.writes())
     if "text" in node.writes.names:
         columns["text_bytes"] = tokens.text_bytes(columns["text"])

@@ -143,7 +143,9 @@ class Stage:
 
     Class attributes: `version` is part of the fingerprint, raise it when the output changes. `resources` is what a task
     needs. `max_drop` and `max_cluster` are the default blast radius (None: unchecked); a recipe sets them beside the stage.
-    `outputs` names files that the fit of a global stage leaves in `Task.kept` and that belong into the output, beside the data.
+    `most_rows` is for columns many times as large as the text: the rows that the stage is given at a time at most, and those of
+    a row group of what it writes (0: as many as a batch has). `outputs` names files that the fit of a global stage leaves in
+    `Task.kept` and that belong into the output, beside the data.
     `example` holds parameters with which the stage can be made, for the conformance suite and the reference.
     """
 
@@ -151,6 +153,7 @@ class Stage:
     resources: ClassVar[Resources] = Resources()
     max_drop: ClassVar[float | None] = None
     max_cluster: ClassVar[int | None] = None
+    most_rows: ClassVar[int] = 0
     outputs: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[Mapping[str, Any]] = {}
 

@@ -80,6 +80,8 @@ def test_read(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
             assert [row for batch in data.read(0, columns) for row in batch.to_pylist()] == shown
             rows = np.array([shown[i][ROW] for i in some], np.uint32)
             assert [row for batch in data.read(0, columns, rows) for row in batch.to_pylist()] == [shown[i] for i in some]
+            parts = [batch.to_pylist() for batch in data.read(0, columns, pieces=3)]
+            assert [row for part in parts for row in part] == shown and max(map(len, parts), default=0) <= 3
 
 
 def test_only_columns_of_fixed_width_make_large_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from corpus import RECIPE, curate, mixed, recipe, refused, rows, write_jsonl
 
@@ -560,6 +561,55 @@ class BrittleExpand(Expand):
         if "poison" in batch["text"].to_pylist():
             raise ValueError("a poisoned text")
         return pa.RecordBatch.from_pydict({"_parent": batch["_row"], "text": batch["text"]})
+
+
+def test_a_stage_may_take_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "x.jsonl", [{"text": f"text {i}"} for i in range(100)])
+    for again in (0, 1):  # the second run begins with a layer that the first has written
+        stages = [Item(stage=Sized(into="before"), id="before"), Item(stage=Few(into="few", again=again), id="few")]
+        made = Recipe(name="x", source=Source(paths=(str(data),)), stages=(*stages, Item(stage=FewChildren(), id="children")))
+        done = run(made, tmp_path / "run", executor="inline")
+        rows = pq.read_table(done.root / "output" / "data").to_pylist()
+        assert {row["before"] for row in rows} == {100}  # a stage before them has whole batches
+        assert [row["few"] for row in sorted(rows, key=lambda row: row["record"])] == [7] * 98 + [2] * 2
+        assert {row["text"] for row in rows} == {"7", "2"} and done.summary["stages"][-1]["rows_out"] == 100
+    layer, *_ = sorted((tmp_path / "run" / "attributes").glob("few-*/*.parquet"))
+    assert pq.ParquetFile(layer).metadata.num_row_groups == 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized(Annotator):
+    """Writes how many rows it was given."""
+
+    into: str
+    again: int = 0
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([(self.into, pa.int32())])
+
+    def annotate(self, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        return {self.into: pa.array([batch.num_rows] * batch.num_rows, pa.int32())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Few(Sized):
+    """At most seven."""
+
+    most_rows = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewChildren(Expand):
+    """A child of each document, which says how many rows it was given."""
+
+    most_rows = 7
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([("text", pa.string())])
+
+    def expand(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        texts = pa.array([str(batch.num_rows)] * batch.num_rows)
+        return pa.RecordBatch.from_pydict({"_parent": batch["_row"], "text": texts})
 
 
 def test_a_dead_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
