@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -42,7 +45,7 @@ from curate.stage import (
     operational,
     with_columns,
 )
-from curate.storage import read_table, sha256_file, write_table
+from curate.storage import TableWriter, open_table, sha256_file
 
 if TYPE_CHECKING:
     from curate.llm import Prompt, Request
@@ -51,6 +54,8 @@ NAME = "entigraph"
 PAIR, TRIPLE = "pair", "triple"
 TOO_FEW = "too_few"
 LONGEST_NAME = 120  # characters
+AT_ONCE = 4  # documents: all answers of so many are in memory together, several times
+GROUPS = 16  # times as many, while their triples are asked about
 ATTEMPTS = 8  # triples of a document of which not one was answered, while the size of an answer is not known
 ENTITIES, SUMMARY, ERROR, ANSWERS, OUTCOMES = (
     f"{NAME}_{name}" for name in ("entities", "summary", "error", "answers", "outcomes")
@@ -140,6 +145,7 @@ class EntiGraph(Expand):
     """
 
     example: ClassVar[dict[str, Any]] = {"model": "some-model", "where": "tokens > 1000000000"}
+    most_rows: ClassVar[int] = AT_ONCE
 
     model: str
     server: str = operational("")
@@ -320,6 +326,7 @@ class _Asking(GlobalStage):
     """What the two stages that ask have in common: a client, and a table of answers by row."""
 
     decides_rows: ClassVar[bool] = True
+    most_rows: ClassVar[int] = AT_ONCE
 
     model: str
     server: str = operational("")
@@ -350,18 +357,57 @@ class _Asking(GlobalStage):
         return ("id", "text", *(("title",) if self.titled else ()))
 
     def open(self, task: Task) -> BatchFn:
-        return partial(self._process, task.state(self))
+        return partial(self._process, _Stored(_path(self, task)))
 
-    def _process(self, table: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
-        at = pa.array(np.searchsorted(table[ROW].to_numpy(), batch[ROW].to_numpy()), pa.int64())
-        return with_columns(batch, {name: table[name].combine_chunks().take(at) for name in self.writes().names})
+    def _process(self, stored: _Stored, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return with_columns(batch, stored.take(batch[ROW].to_numpy(), self.writes().names))
 
-    def _write(self, task: Task, folder: str, rows: Mapping[int, Sequence[Any]]) -> None:
-        """Write the columns of each row, in the order of the rows."""
-        columns = {ROW: pa.array(sorted(rows), pa.uint32())}
-        for k, f in enumerate(self.writes()):
-            columns[f.name] = pa.array([rows[row][k] for row in sorted(rows)], f.type)
-        write_table(task.folder(self) / folder / task.shards[task.shard or 0], pa.table(columns), codec="lz4")
+
+def _path(stage: _Asking, task: Task, folder: str = "rows") -> Path:
+    """What is written down about the rows of the shard at hand."""
+    return task.folder(stage) / folder / task.shards[task.shard or 0]
+
+
+class _Stored:
+    """Columns by row: what is asked for is read, and not all of a shard, since answers may be hundreds of times its text."""
+
+    def __init__(self, path: Path):
+        self._file = open_table(path)
+        groups = self._file.metadata
+        self._ends = np.cumsum([groups.row_group(g).num_rows for g in range(groups.num_row_groups)], dtype=np.int64)
+        self._rows = self._file.read([ROW], use_threads=False)[ROW].to_numpy()
+
+    def take(self, rows: np.ndarray, names: Sequence[str]) -> dict[str, pa.Array]:
+        """These columns of these rows (uint32, ascending)."""
+        group = np.unique(np.searchsorted(self._ends, np.searchsorted(self._rows, rows), side="right")).tolist()
+        table = self._file.read_row_groups(group, columns=[ROW, *names], use_threads=False).combine_chunks()
+        at = pa.array(np.searchsorted(table[ROW].to_numpy(), rows), pa.int64())
+        return {name: table[name].combine_chunks().take(at) for name in names}
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """All rows, some at a time, in order."""
+        for group in range(self._file.metadata.num_row_groups):
+            yield self._file.read_row_group(group, use_threads=False).to_pylist()
+
+
+@contextlib.contextmanager
+def _storing(stage: _Asking, path: Path) -> Iterator[Callable[..., None]]:
+    """A function of (row, its columns…), called in the order of rows; row groups follow from the rows alone."""
+    schema = pa.schema([(ROW, pa.uint32()), *stage.writes()])
+    held: list[dict[str, Any]] = []
+    with TableWriter(path, schema, codec="lz4") as writer:
+
+        def write() -> None:
+            writer.write(pa.RecordBatch.from_pylist(held, schema))
+            held.clear()
+
+        def add(row: int, *values: Any) -> None:
+            held.append(dict(zip(schema.names, (row, *values), strict=True)))
+            if len(held) == AT_ONCE:
+                write()
+
+        yield add
+        write()
 
 
 def _documents(batch: pa.RecordBatch) -> Iterator[tuple[int, int, str, str, str]]:
@@ -441,7 +487,9 @@ def _extract(stage: _Entities, task: Task, batches: Batches) -> None:
         entities = entities_of(answer.value.get("entities", ()), stage.max_entities)
         summary = answer.value.get("summary")
         found[answer.tag] = entities, str(summary) if summary else None, None if len(entities) > 1 else TOO_FEW
-    stage._write(task, "rows", found)
+    with _storing(stage, _path(stage, task)) as add:
+        for row in sorted(found):
+            add(row, *found[row])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,6 +524,10 @@ class _Relations(_Asking):
             return [pairs]
         return [pairs, Step("triples", partial(_triples, self), reads=self.fit_reads(), rows=partial(_unfinished, self))]
 
+    def unfinished(self, answers: Sequence[Mapping[str, Any]] | None) -> bool:
+        """Whether triples may be asked about after the pairs, as far as can be told without the entities."""
+        return answers is not None and self.next(answers, 1) > 0
+
     def next(self, answers: Sequence[Mapping[str, Any]], left: int) -> int:
         """How many of the `left` triples are asked about next, after these answers; 0 where that is all."""
         asked = sum(answer["kind"] == TRIPLE for answer in answers)
@@ -489,23 +541,25 @@ class _Relations(_Asking):
         return min(left, math.ceil(missing * len(sizes) / sum(sizes))) if missing > 0 else 0
 
 
-def _asked(stage: _Relations, task: Task, requests: Iterable[Request]) -> None:
-    """Ask; the tag of each request, a dictionary of `_RELATION`, is given its answer."""
-    for answer in ask(stage, task, NAME, requests, parameters=_effective(PARAMETERS, stage.parameters)):
-        answer.tag["answer"] = answer.text or None
-        answer.tag["error"] = None if answer.ok else answer.error
-
-
 def _relation(kind: str, group: Sequence[str]) -> dict[str, Any]:
     return {"kind": kind, "entities": list(group), "answer": None, "error": None}
 
 
+def _asked(stage: _Relations, task: Task, requests: Iterable[Request], total: int | None = None) -> Iterator[Any]:
+    """The tags of the requests, (of whom, a relation), as they are answered; the relation is given its answer."""
+    parameters = _effective(PARAMETERS, stage.parameters)
+    for answer in ask(stage, task, NAME, requests, total=total, parameters=parameters):
+        whose, unit = answer.tag
+        unit["answer"], unit["error"] = answer.text or None, None if answer.ok else answer.error
+        yield whose
+
+
 def _pairs(stage: _Relations, task: Task, batches: Batches) -> None:
-    """Ask about the pairs of the documents of one shard."""
+    """Ask about the pairs of the documents of one shard; what is complete is written, so that only the rest is in memory."""
     from curate.llm import Request
 
     render = _prompt(stage.pair_prompt).renderer(NAME)
-    found: dict[int, tuple[list[dict[str, Any]] | None]] = {}
+    waiting: deque[_Waiting] = deque()
 
     def requests() -> Iterator[Request]:
         for batch in batches:
@@ -513,23 +567,33 @@ def _pairs(stage: _Relations, task: Task, batches: Batches) -> None:
             for i, row, name, text, title in _documents(batch):
                 chosen = pairs_of(entities[i] or (), stage.pairs, stage.seed, name)
                 units = [_relation(PAIR, pair) for pair in chosen]
-                found[row] = (None if entities[i] is None else units,)
+                waiting.append(document := _Waiting(row, None if entities[i] is None else units, len(units)))
                 for unit in units:
-                    yield Request(render(text=text, title=title, entities=unit["entities"]), tag=unit)
+                    yield Request(render(text=text, title=title, entities=unit["entities"]), tag=(document, unit))
 
-    _asked(stage, task, requests())
-    stage._write(task, "rows" if stage.triples == 0 else "pairs", found)
+    with _storing(stage, _path(stage, task, "rows" if stage.triples == 0 else "pairs")) as add:
+        for document in _asked(stage, task, requests()):
+            document.left -= 1
+            while waiting and not waiting[0].left:
+                done = waiting.popleft()
+                add(done.row, done.answers)
+        for done in waiting:
+            add(done.row, done.answers)
 
 
-def _paired(stage: _Relations, task: Task) -> pa.Table:
-    return read_table(task.folder(stage) / "pairs" / task.shards[task.shard or 0])
+@dataclass
+class _Waiting:
+    """A document and its answers, of which some are to come."""
+
+    row: int
+    answers: list[dict[str, Any]] | None
+    left: int
 
 
 def _unfinished(stage: _Relations, task: Task) -> np.ndarray:
     """Rows of the shard at hand of which triples may be asked about (uint32, ascending)."""
-    table = _paired(stage, task)
-    more = [answers is not None and stage.next(answers, 1) > 0 for answers in table[ANSWERS].to_pylist()]
-    return table[ROW].to_numpy()[np.array(more, bool)]
+    paired = _Stored(_path(stage, task, "pairs"))
+    return np.array([row[ROW] for group in paired.groups() for row in group if stage.unfinished(row[ANSWERS])], np.uint32)
 
 
 def _triples(stage: _Relations, task: Task, batches: Batches) -> None:
@@ -537,27 +601,34 @@ def _triples(stage: _Relations, task: Task, batches: Batches) -> None:
     from curate.llm import Request
 
     render = _prompt(stage.triple_prompt).renderer(NAME)
-    table = _paired(stage, task)
-    found = dict(zip(table[ROW].to_pylist(), table[ANSWERS].to_pylist(), strict=True))
-    for batch in batches:
-        entities = batch[ENTITIES].to_pylist()
-        open_ended = {
-            row: (text, title, relations(entities[i] or (), 3, stage.seed, name))
-            for i, row, name, text, title in _documents(batch)
-        }
-        while open_ended:
-            requests: list[Request] = []
-            for row, (text, title, waiting) in list(open_ended.items()):
-                n = stage.next(found[row], len(waiting))
-                if n <= 0:
-                    del open_ended[row]
-                    continue
-                for unit in [_relation(TRIPLE, group) for group in waiting[:n]]:
-                    found[row].append(unit)
-                    requests.append(Request(render(text=text, title=title, entities=unit["entities"]), tag=unit))
-                del waiting[:n]
-            _asked(stage, task, requests)
-    stage._write(task, "rows", {row: (answers,) for row, answers in found.items()})
+    documents = (
+        (row, (name, text, title, entities))
+        for batch in batches
+        for entities, (_, row, name, text, title) in zip(batch[ENTITIES].to_pylist(), _documents(batch), strict=True)
+    )
+    pairs = _Stored(_path(stage, task, "pairs")).groups()
+    with _storing(stage, _path(stage, task)) as add:
+        while group := [row for rows in itertools.islice(pairs, GROUPS) for row in rows]:
+            found = {row[ROW]: row[ANSWERS] for row in group}
+            open_ended = dict(itertools.islice(documents, sum(map(stage.unfinished, found.values()))))
+            while open_ended:
+                more = {}
+                for row, (_, _, _, entities) in open_ended.items():
+                    asked = sum(answer["kind"] == TRIPLE for answer in found[row])
+                    more[row] = stage.next(found[row], math.comb(len(entities), 3) - asked)
+                open_ended = {row: document for row, document in open_ended.items() if more[row] > 0}
+
+                def requests(open_ended: Any = open_ended, found: Any = found, more: Any = more) -> Iterator[Request]:
+                    for row, (name, text, title, entities) in open_ended.items():
+                        asked = sum(answer["kind"] == TRIPLE for answer in found[row])
+                        for triple in relations(entities, 3, stage.seed, name)[asked : asked + more[row]]:
+                            found[row].append(unit := _relation(TRIPLE, triple))
+                            yield Request(render(text=text, title=title, entities=unit["entities"]), tag=(row, unit))
+
+                for _ in _asked(stage, task, requests(), sum(more[row] for row in open_ended)):
+                    pass
+            for row in sorted(found):
+                add(row, found[row])
 
 
 # --------------------------------------------------------------------------------------------- deciding
@@ -578,6 +649,8 @@ def _why(error: str | None, outcomes: Sequence[str] | None) -> str:
 @dataclass(frozen=True, kw_only=True)
 class _Outcomes(Stage):
     """Decides about each answer, and drops the documents that are left without any. See `EntiGraph`."""
+
+    most_rows: ClassVar[int] = AT_ONCE
 
     on_reject: str = "keep_original"
     keep_source: bool = False

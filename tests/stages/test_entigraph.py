@@ -409,6 +409,31 @@ def test_a_killed_run_with_faults_repeats_nothing_and_loses_nothing(tmp_path):
     print(f"{whole} requests, {answered} answered before the kill, {kept} kept, {len(good)} documents, {len(lost)} without")
 
 
+def test_answers_many_times_as_long_as_the_text_fit_into_memory(tmp_path):
+    """28 answers of 100 kB to each of 40 documents: that each child inherited them all would be 3 GB."""
+    (tmp_path / "in").mkdir()
+    texts = [text for i in range(2000) if len(known(text := text_of(i))) == 8][:40]
+    (tmp_path / "in" / "x.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+    class Talkative(Graph):
+        def relate(self, shown):
+            return super().relate(shown) + " And the wheel turned once more in the river." * 2300
+
+    with Talkative() as server:
+        given = f"{{server: '{server.url}', model: test-model, cache: none, same_language: 0}}"
+        source = f"name: long\nsource: jsonl\nstages:\n  - entigraph: {given}\noutput: {{columns: [id, source_id]}}\n"
+        script = (
+            "import sys; from curate.recipe import loads; from curate.run import run\n"
+            "run(loads(sys.argv[1]).with_inputs([sys.argv[2]]), sys.argv[3], workers=0)\n"
+            "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+        )
+        command = [sys.executable, "-c", script, source, str(tmp_path / "in"), str(tmp_path / "run")]
+        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+    assert len(exported(Run(tmp_path / "run"))) == 40 * 28
+    assert peak < 900, f"{peak:.0f} MB"
+    print(f"{peak:.0f} MB")
+
+
 def test_the_pipeline_runs(tmp_path):
     data = corpus(tmp_path / "in", 6)
     with Graph() as server:
