@@ -336,11 +336,13 @@ class Layout:
     positions: of each group, in tokens from its beginning, and perhaps beyond its end: where the first stretch begins and ends,
     where the second does, and so on. A stretch begins at 0, or where one before it ends.
     budgets: of each stretch, of all groups together, whose parts of it are rounded down to whole tokens.
+    asked: whether somebody has asked for these budgets, and not only for shares, which count alone then.
     notes: what people should know, with counts. about: whatever the stage wants to know later (plain values).
     """
 
     positions: Mapping[str, Sequence[int]]
     budgets: Sequence[int]
+    asked: bool
     notes: Mapping[str, int] = field(default_factory=dict)
     about: Any = field(default_factory=dict)
 
@@ -400,7 +402,7 @@ def _targets(
     ]
     write_json(
         _layout_file(stage, task),
-        {"groups": said, "budgets": layout.budgets, "notes": dict(layout.notes), "about": layout.about},
+        {"groups": said, "budgets": layout.budgets, "asked": layout.asked, "notes": dict(layout.notes), "about": layout.about},
     )
     columns = np.array(sorted(found), np.int64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2]
@@ -443,7 +445,7 @@ def _settle(stage: GlobalStage, cuts: int, task: Task) -> None:
         group["cuts"], group["drawn"] = [], []
     near: dict[tuple[int, int, int], dict[int, bool]] = {}
     for stretch, budget in enumerate(layout["budgets"]):
-        _draw(layout["groups"], stretch, budget, known, near)
+        _draw(layout["groups"], stretch, budget, known, near, layout["asked"])
     layout["notes"] |= _missed(layout["groups"], sum(layout["budgets"]))
     write_table(folder / "state.parquet", pa.table({"layout": pa.array([orjson.dumps(layout).decode()], pa.large_string())}))
 
@@ -454,13 +456,14 @@ def _draw(
     budget: int,
     known: Mapping[tuple[int, int], Mapping[str, Any]],
     near: dict[tuple[int, int, int], dict[int, bool]],
+    asked: bool,
 ) -> None:
     """Add `cuts` and `drawn` of a stretch to the groups.
 
     Its ends lie in documents, which are taken if the middle is before the end. Where all groups together miss the budget of the
     stretch by more than `MISSED`, this is turned round, those first whose middle is nearest to the end, and at last for up to
     three that together fit best. known: the document at a position, if there is one. near: by document (and group and round),
-    positions in it that have been decided, and whether the document is before them.
+    positions in it that have been decided, and whether the document is before them. asked: whether the budget has to be met.
     """
     missing = budget
     ends: list[_End] = []
@@ -481,7 +484,7 @@ def _draw(
             group["cuts"].append([rounds, at["bits"], at["hash"], at["address"] + taken] if at else [rounds])
             group["drawn"].append(rounds * group["tokens"] + (at["before"] + taken * at["own"] if at else 0))
         missing -= lengths(group, "drawn")[stretch]
-    aim = MISSED * budget
+    aim = MISSED * budget if asked else math.inf
     ends.sort(key=lambda end: (end.off, end.hash))
     for end in ends:
         if abs(missing) > aim and abs(missing - end.turned) < abs(missing):

@@ -28,14 +28,14 @@ def modules(monkeypatch):
 def test_every_search_has_the_same_budget(modules):
     mixture = modules("mixture")
     plan = mixture.Plan()
-    assert sum(plan.sizes()) == plan.runs == 35 and plan.sizes() == [20, 10, 5]
-    assert sum(mixture.Plan(runs=36).sizes()) == 36
+    assert sum(plan.sizes()) + 1 == plan.runs == 35 and plan.sizes() == [19, 10, 5]  # one confirms what is found
+    assert sum(mixture.Plan(runs=36).sizes()) == 35
     names, known = [job.name for job in mixture.jobs(plan)], set()
-    assert len(names) == len(set(names)) == 1 + 2 * 6 * 3
+    assert len(names) == len(set(names)) == 1 + 2 * 7 * 3
     for job in mixture.jobs(plan):  # nothing is asked for before what it needs
         assert known.issuperset(job.after)
         known.add(job.name)
-    assert "9 searches of 35 proxies of 100,000 tokens" in mixture.told_before(plan, 2)
+    assert "12 searches of 35 proxies of 100,000 tokens" in mixture.told_before(plan, 2)
 
 
 def test_the_stages_of_every_method_can_be_planned(modules, tmp_path):
@@ -48,14 +48,14 @@ def test_the_stages_of_every_method_can_be_planned(modules, tmp_path):
     pq.write_table(pool.select(["id", "text"]), tmp_path / "corpus" / "target-a.parquet")
     work = jobs.Work(plan, tmp_path, tmp_path)
     spent = {}
-    for method in (*mixture.METHODS, "climb-ngram"):
+    for method in mixture.METHODS:
         source = {"parquet": {"paths": [str(tmp_path / "corpus" / "scored.parquet")]}}
         recipe = loads(yaml.safe_dump({"name": "x", "source": source, "stages": work._stages(2, method)}))
         assert recipe.plan()["recipe"] == "x"
         assert recipe.stages[-1].stage.tokens > plan.tokens and recipe.stages[-1].stage.seed == 2
         stage = recipe.stages[0].stage
-        spent[method] = (sum(stage.sizes()), stage.tokens) if hasattr(stage, "sizes") else None
-    assert {spent[method] for method in ("regmix", "quadmix", "climb", "climb-ngram")} == {(plan.runs, plan.proxy_tokens)}
+        spent[method] = (sum(stage.sizes()) + stage.confirm, stage.tokens) if hasattr(stage, "sizes") else None
+    assert {spent[method] for method in mixture.SEARCHES} == {(plan.runs, plan.proxy_tokens)}
     assert not any(spent[method] for method in mixture.PLAIN)
 
 

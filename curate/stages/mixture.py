@@ -227,7 +227,7 @@ def _lay(stage: Mixture, task: Task, tokens: dict[str, int]) -> Layout:
     if full and len(full) == sum(share > 0 for share in shares.values()):
         notes["tokens missing from the budget: every group is at its limit"] = budget - sum(taken.values())
     most_of_all = sum(limits[name] for name, share in shares.items() if share)
-    return Layout({name: [0, taken[name]] for name in tokens}, [min(budget, most_of_all)], notes)
+    return Layout({name: [0, taken[name]] for name in tokens}, [min(budget, most_of_all)], stage.tokens is not None, notes)
 
 
 def _write_units(stage: Mixture, task: Task, batches: Batches) -> None:

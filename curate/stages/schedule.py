@@ -270,7 +270,7 @@ def _lay(stage: Schedule, task: Task, tokens: dict[str, int]) -> Layout:
             furthest[name] = max(furthest[name], end)
     weights = [{name: float(share) for name, share in own.items()} for own in shares]
     budgets = [math.floor(phase.share * budget) for phase in phases]
-    return Layout(positions, budgets, notes, {"tokens": budget, "weights": weights})
+    return Layout(positions, budgets, stage.tokens is not None, notes, {"tokens": budget, "weights": weights})
 
 
 def _shares(stage: Schedule, phase: _Phase, tokens: dict[str, int], task: Task) -> tuple[Shares, dict[str, int]]:
