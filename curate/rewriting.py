@@ -24,6 +24,7 @@ import os
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ import orjson
 import pyarrow as pa
 
 from curate.errors import CurateError, RecipeError, StageError
-from curate.stage import Task
+from curate.stage import ROW, Task
 
 if TYPE_CHECKING:
     from curate.classify import Classifier
@@ -704,6 +705,76 @@ def original(status: str, earlier: Mapping[str, Any] | None = None) -> dict[str,
         return {**dict.fromkeys(PROVENANCE.names), "synthetic": False, "rewrite_status": status}
     told = earlier["rewrite_status"] if status in (NOT_SELECTED, SOURCE) else status
     return {**{name: earlier[name] for name in PROVENANCE.names}, "rewrite_status": told}
+
+
+# --------------------------------------------------------------------------------------------- what was answered, by row
+
+
+@dataclass
+class Waiting:
+    """A document of which `left` answers are to come, and its answers, or None."""
+
+    row: int
+    answers: list[dict[str, Any]] | None
+    left: int
+
+
+def complete(waiting: deque[Waiting]) -> Iterator[Waiting]:
+    """The documents at the head of a queue of which no answer is to come any more, taken off it."""
+    while waiting and not waiting[0].left:
+        yield waiting.popleft()
+
+
+@contextlib.contextmanager
+def storing(columns: pa.Schema, path: Path, at_once: int) -> Iterator[Callable[..., None]]:
+    """A function of (row, its columns…), to be called in the order of rows, that writes them `at_once` rows at a time.
+
+    So the answers of a shard, which may be many times as large as it, are not in memory together.
+    """
+    from curate.storage import TableWriter
+
+    schema = pa.schema([(ROW, pa.uint32()), *columns])
+    held: list[dict[str, Any]] = []
+    with TableWriter(path, schema, codec="lz4") as writer:
+
+        def write() -> None:
+            writer.write(pa.RecordBatch.from_pylist(held, schema))
+            held.clear()
+
+        def add(row: int, *values: Any) -> None:
+            held.append(dict(zip(schema.names, (row, *values), strict=True)))
+            if len(held) == at_once:
+                write()
+
+        yield add
+        write()
+
+
+class Stored:
+    """What `storing` has written: of it, what is asked for is read."""
+
+    def __init__(self, path: Path):
+        from curate.storage import open_table
+
+        self._file = open_table(path)
+        groups = self._file.metadata
+        self._ends = np.cumsum([groups.row_group(g).num_rows for g in range(groups.num_row_groups)], dtype=np.int64)
+        self._rows = self._file.read([ROW], use_threads=False)[ROW].to_numpy()
+
+    def take(self, rows: np.ndarray, names: Sequence[str]) -> dict[str, pa.Array]:
+        """These columns of these rows (uint32, ascending); null for rows that were not written."""
+        at = np.searchsorted(self._rows, rows)
+        there = at < len(self._rows)
+        there[there] = self._rows[at[there]] == rows[there]
+        groups = np.unique(np.searchsorted(self._ends, at[there], side="right")).tolist()
+        table = self._file.read_row_groups(groups, columns=[ROW, *names], use_threads=False).combine_chunks()
+        at = np.searchsorted(table[ROW].to_numpy(), rows)
+        return {name: table[name].combine_chunks().take(pa.array(at, pa.int64(), mask=~there)) for name in names}
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """All rows, some at a time, in order."""
+        for group in range(self._file.metadata.num_row_groups):
+            yield self._file.read_row_group(group, use_threads=False).to_pylist()
 
 
 # --------------------------------------------------------------------------------------------- asking a model

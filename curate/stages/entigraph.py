@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,17 @@ from curate.rewriting import (
     SOURCE,
     Checks,
     Judge,
+    Stored,
+    Waiting,
     ask,
     check_asking,
+    complete,
     composed,
     estimated,
     kinds,
     origin,
     original,
+    storing,
 )
 from curate.stage import (
     PARENT,
@@ -45,7 +48,7 @@ from curate.stage import (
     operational,
     with_columns,
 )
-from curate.storage import TableWriter, open_table, sha256_file
+from curate.storage import sha256_file
 
 if TYPE_CHECKING:
     from curate.llm import Prompt, Request
@@ -357,57 +360,15 @@ class _Asking(GlobalStage):
         return ("id", "text", *(("title",) if self.titled else ()))
 
     def open(self, task: Task) -> BatchFn:
-        return partial(self._process, _Stored(_path(self, task)))
+        return partial(self._process, Stored(_path(self, task)))
 
-    def _process(self, stored: _Stored, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _process(self, stored: Stored, batch: pa.RecordBatch) -> pa.RecordBatch:
         return with_columns(batch, stored.take(batch[ROW].to_numpy(), self.writes().names))
 
 
 def _path(stage: _Asking, task: Task, folder: str = "rows") -> Path:
     """What is written down about the rows of the shard at hand."""
     return task.folder(stage) / folder / task.shards[task.shard or 0]
-
-
-class _Stored:
-    """Columns by row: what is asked for is read, and not all of a shard, since answers may be hundreds of times its text."""
-
-    def __init__(self, path: Path):
-        self._file = open_table(path)
-        groups = self._file.metadata
-        self._ends = np.cumsum([groups.row_group(g).num_rows for g in range(groups.num_row_groups)], dtype=np.int64)
-        self._rows = self._file.read([ROW], use_threads=False)[ROW].to_numpy()
-
-    def take(self, rows: np.ndarray, names: Sequence[str]) -> dict[str, pa.Array]:
-        """These columns of these rows (uint32, ascending)."""
-        group = np.unique(np.searchsorted(self._ends, np.searchsorted(self._rows, rows), side="right")).tolist()
-        table = self._file.read_row_groups(group, columns=[ROW, *names], use_threads=False).combine_chunks()
-        at = pa.array(np.searchsorted(table[ROW].to_numpy(), rows), pa.int64())
-        return {name: table[name].combine_chunks().take(at) for name in names}
-
-    def groups(self) -> Iterator[list[dict[str, Any]]]:
-        """All rows, some at a time, in order."""
-        for group in range(self._file.metadata.num_row_groups):
-            yield self._file.read_row_group(group, use_threads=False).to_pylist()
-
-
-@contextlib.contextmanager
-def _storing(stage: _Asking, path: Path) -> Iterator[Callable[..., None]]:
-    """A function of (row, its columns…), called in the order of rows; row groups follow from the rows alone."""
-    schema = pa.schema([(ROW, pa.uint32()), *stage.writes()])
-    held: list[dict[str, Any]] = []
-    with TableWriter(path, schema, codec="lz4") as writer:
-
-        def write() -> None:
-            writer.write(pa.RecordBatch.from_pylist(held, schema))
-            held.clear()
-
-        def add(row: int, *values: Any) -> None:
-            held.append(dict(zip(schema.names, (row, *values), strict=True)))
-            if len(held) == AT_ONCE:
-                write()
-
-        yield add
-        write()
 
 
 def _documents(batch: pa.RecordBatch) -> Iterator[tuple[int, int, str, str, str]]:
@@ -487,7 +448,7 @@ def _extract(stage: _Entities, task: Task, batches: Batches) -> None:
         entities = entities_of(answer.value.get("entities", ()), stage.max_entities)
         summary = answer.value.get("summary")
         found[answer.tag] = entities, str(summary) if summary else None, None if len(entities) > 1 else TOO_FEW
-    with _storing(stage, _path(stage, task)) as add:
+    with storing(stage.writes(), _path(stage, task), AT_ONCE) as add:
         for row in sorted(found):
             add(row, *found[row])
 
@@ -559,7 +520,7 @@ def _pairs(stage: _Relations, task: Task, batches: Batches) -> None:
     from curate.llm import Request
 
     render = _prompt(stage.pair_prompt).renderer(NAME)
-    waiting: deque[_Waiting] = deque()
+    waiting: deque[Waiting] = deque()
 
     def requests() -> Iterator[Request]:
         for batch in batches:
@@ -567,32 +528,22 @@ def _pairs(stage: _Relations, task: Task, batches: Batches) -> None:
             for i, row, name, text, title in _documents(batch):
                 chosen = pairs_of(entities[i] or (), stage.pairs, stage.seed, name)
                 units = [_relation(PAIR, pair) for pair in chosen]
-                waiting.append(document := _Waiting(row, None if entities[i] is None else units, len(units)))
+                waiting.append(document := Waiting(row, None if entities[i] is None else units, len(units)))
                 for unit in units:
                     yield Request(render(text=text, title=title, entities=unit["entities"]), tag=(document, unit))
 
-    with _storing(stage, _path(stage, task, "rows" if stage.triples == 0 else "pairs")) as add:
+    with storing(stage.writes(), _path(stage, task, "rows" if stage.triples == 0 else "pairs"), AT_ONCE) as add:
         for document in _asked(stage, task, requests()):
             document.left -= 1
-            while waiting and not waiting[0].left:
-                done = waiting.popleft()
+            for done in complete(waiting):
                 add(done.row, done.answers)
         for done in waiting:
             add(done.row, done.answers)
 
 
-@dataclass
-class _Waiting:
-    """A document and its answers, of which some are to come."""
-
-    row: int
-    answers: list[dict[str, Any]] | None
-    left: int
-
-
 def _unfinished(stage: _Relations, task: Task) -> np.ndarray:
     """Rows of the shard at hand of which triples may be asked about (uint32, ascending)."""
-    paired = _Stored(_path(stage, task, "pairs"))
+    paired = Stored(_path(stage, task, "pairs"))
     return np.array([row[ROW] for group in paired.groups() for row in group if stage.unfinished(row[ANSWERS])], np.uint32)
 
 
@@ -606,8 +557,8 @@ def _triples(stage: _Relations, task: Task, batches: Batches) -> None:
         for batch in batches
         for entities, (_, row, name, text, title) in zip(batch[ENTITIES].to_pylist(), _documents(batch), strict=True)
     )
-    pairs = _Stored(_path(stage, task, "pairs")).groups()
-    with _storing(stage, _path(stage, task)) as add:
+    pairs = Stored(_path(stage, task, "pairs")).groups()
+    with storing(stage.writes(), _path(stage, task), AT_ONCE) as add:
         while group := [row for rows in itertools.islice(pairs, GROUPS) for row in rows]:
             found = {row[ROW]: row[ANSWERS] for row in group}
             open_ended = dict(itertools.islice(documents, sum(map(stage.unfinished, found.values()))))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,14 @@ from curate.rewriting import (
     Checks,
     Function,
     Judge,
+    Stored,
+    Waiting,
     ask,
     call,
     check_asking,
     chosen_pairs,
     chunks,
+    complete,
     composed,
     counted,
     estimated,
@@ -37,6 +41,7 @@ from curate.rewriting import (
     origin,
     original,
     qa_pairs,
+    storing,
 )
 from curate.stage import (
     PARENT,
@@ -52,13 +57,14 @@ from curate.stage import (
     operational,
     with_columns,
 )
-from curate.storage import sha256_file, write_table
+from curate.storage import sha256_file
 
 if TYPE_CHECKING:
     from curate.llm import Prompt, Request
 
 COLUMN, OUTCOMES = "rewrite_answers", "rewrite_outcomes"
 NAME = "rewrite"
+AT_ONCE = 256  # documents whose answers are written together
 PARAMETERS: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 2048}
 OPTIONAL = ("title", "url", "language")  # variables of a prompt that are empty where the corpus has no such column
 _OUTCOMES = pa.list_(pa.struct([("prompt", pa.string()), ("sample", pa.int32()), ("status", pa.string())]))
@@ -625,14 +631,15 @@ class _Answers(GlobalStage):
         return [Step("ask", partial(_ask, self), reads=self.fit_reads())]
 
     def open(self, task: Task) -> BatchFn:
-        return partial(self._process, task.state(self))
+        return partial(self._process, Stored(_path(self, task)))
 
-    def _process(self, answers: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
-        known, rows = answers[ROW].to_numpy(), batch[ROW].to_numpy()
-        at = np.searchsorted(known, rows)
-        found = at < len(known)
-        found[found] = known[at[found]] == rows[found]
-        return with_columns(batch, {COLUMN: answers[COLUMN].combine_chunks().take(pa.array(at, pa.int64(), mask=~found))})
+    def _process(self, answers: Stored, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return with_columns(batch, answers.take(batch[ROW].to_numpy(), [COLUMN]))
+
+
+def _path(stage: _Answers, task: Task) -> Path:
+    """Where the answers of the shard at hand stand."""
+    return task.folder(stage) / "rows" / task.shards[task.shard or 0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -669,40 +676,57 @@ def _variables(prompt: Prompt) -> set[str]:
 
 def _ask(stage: _Answers, task: Task, batches: Batches) -> None:
     """Ask about the selected documents of one shard and write down what was answered, in the order of the rows."""
-    documents: dict[int, list[dict[str, Any]]] = {}
     forms = stage._forms()
+    waiting: deque[Waiting] = deque()
+    with storing(stage.writes(), _path(stage, task), AT_ONCE) as add:
+        for document, unit, answer, error in _answered(stage, task, forms, _units(stage, forms, batches, waiting)):
+            unit["answer"], unit["error"] = answer, error
+            document.left -= 1
+            for done in complete(waiting):
+                add(done.row, done.answers)
+        for done in waiting:
+            add(done.row, done.answers)
+
+
+def _answered(
+    stage: _Answers, task: Task, forms: Sequence[_Form], units: Iterator[_Unit]
+) -> Iterator[tuple[Waiting, dict[str, Any], str | None, str | None]]:
+    """(document, unit, answer, error) of all units, as they come."""
     if stage.function:
         function = Function.find(stage.function, NAME)
-        texts = ((unit, text) for unit, text, _, _ in _units(stage, forms, batches, documents))
+        texts = ((unit, unit.text) for unit in units)
         for unit, made, error in call(stage, task, NAME, function, texts, forms[0].parameters):
-            unit["answer"], unit["error"] = made, error
-    else:
-        for answer in ask(stage, task, NAME, _requests(stage, forms, batches, documents)):
-            text = answer.text if answer.value is None else answer.value.get("text")
-            error = answer.error if not answer.ok else None if text else "empty"
-            answer.tag["answer"], answer.tag["error"] = text or None, error
-    rows = sorted(documents)
-    table = pa.table({ROW: pa.array(rows, pa.uint32()), COLUMN: pa.array([documents[row] for row in rows], ANSWERS)})
-    write_table(task.folder(stage) / "rows" / task.shards[task.shard or 0], table, codec="lz4")
+            yield unit.document, unit.unit, made, error
+        return
+    for answer in ask(stage, task, NAME, _requests(stage, forms, units)):
+        text = answer.text if answer.value is None else answer.value.get("text")
+        error = answer.error if not answer.ok else None if text else "empty"
+        yield *answer.tag, text or None, error
 
 
-def _requests(
-    stage: _Answers, forms: Sequence[_Form], batches: Batches, documents: dict[int, list[dict[str, Any]]]
-) -> Iterator[Request]:
+class _Unit(NamedTuple):
+    """A chunk that is to be asked about. columns: the other variables of its prompt."""
+
+    document: Waiting
+    unit: dict[str, Any]
+    text: str
+    form: _Form
+    columns: dict[str, Any]
+
+
+def _requests(stage: _Answers, forms: Sequence[_Form], units: Iterator[_Unit]) -> Iterator[Request]:
     from curate.llm import Request
 
     renderers = {form.prompt.name: form.prompt.renderer(f"stage {NAME!r}") for form in forms if form.prompt}
-    for unit, text, form, columns in _units(stage, forms, batches, documents):
+    for document, unit, text, form, columns in units:
         assert form.prompt is not None
         prompt = renderers[form.prompt.name](text=text, **columns)
         parameters = _seeded(form.parameters, stage.seed, unit["sample"]) if unit["sample"] else form.parameters
-        yield Request(prompt, form.system, form.prompt.schema, unit, parameters)
+        yield Request(prompt, form.system, form.prompt.schema, (document, unit), parameters)
 
 
-def _units(
-    stage: _Answers, forms: Sequence[_Form], batches: Batches, documents: dict[int, list[dict[str, Any]]]
-) -> Iterator[tuple[dict[str, Any], str, _Form, dict[str, Any]]]:
-    """(unit, text of the chunk, form, other variables) of all that is to be asked; `documents` has the others as well."""
+def _units(stage: _Answers, forms: Sequence[_Form], batches: Batches, waiting: deque[Waiting]) -> Iterator[_Unit]:
+    """All that is to be asked; `waiting` is given each document that is selected."""
     size = counted(stage.tokenizer)
     names = [name for name in (*OPTIONAL, *stage.variables) if name != "text"]
     for batch in batches:
@@ -712,6 +736,9 @@ def _units(
         for i, row in enumerate(batch[ROW].to_pylist()):
             text = texts[i] or ""
             given = {name: "" if values is None or values[i] is None else values[i] for name, values in columns.items()}
+            answers: list[dict[str, Any]] = []
+            document = Waiting(row, answers, 0)
+            asked: list[_Unit] = []
             for form, mask in zip(forms, chosen, strict=True):
                 if mask is not None and not mask[i]:
                     continue
@@ -722,9 +749,13 @@ def _units(
                             "prompt": form.prompt.name if form.prompt else None, "sample": sample,
                             "start": start, "end": end, "answer": None, "error": error,
                         }  # fmt: skip
-                        documents.setdefault(row, []).append(unit)
+                        answers.append(unit)
                         if error is None:
-                            yield unit, text[start:end], form, given
+                            asked.append(_Unit(document, unit, text[start:end], form, given))
+            if answers:
+                document.left = len(asked)
+                waiting.append(document)
+                yield from asked
 
 
 def _spans(form: _Form, text: str, size: Any) -> list[tuple[int, int, str | None]]:
