@@ -375,8 +375,8 @@ def _verdict(facts: _Facts) -> Html:
     if not facts.finished:
         return _unfinished(facts)
     stages, totals, manifest = facts.stages, facts.manifest["totals"], facts.manifest
-    seen, kept = stages[0]["rows_in"], stages[-1]["rows_out"]
-    if any(e["rows_added"] for e in stages):
+    seen, kept = stages[0]["rows_in"], totals["documents"]
+    if kept != stages[-1]["rows_out"] or any(e["rows_added"] for e in stages):  # copies, or other documents
         line = _join([_tag("strong", f"{kept:,} documents"), f" made of {seen:,} records"])
     else:
         line = _join([_tag("strong", f"{kept:,} of {seen:,}"), f" records kept ({_share(kept, seen) or '0%'})"])

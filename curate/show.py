@@ -83,9 +83,9 @@ def _console() -> Console:
 
 
 def funnel(summary: dict[str, Any]) -> None:
-    """Documents and tokens after each stage, and what went and why."""
+    """Documents and tokens after each stage, what went and why, and what is written."""
     table = _table("stage", ">documents", ">tokens", ">dropped", "reasons")
-    first = summary["stages"][0]["rows_in"] or 1
+    first = summary["stages"][0]["rows_in"]
     for entry in summary["stages"]:
         gone = sum(entry["drops"].values())
         why = ", ".join(f"{reason} {n:,}" for reason, n in sorted(entry["drops"].items(), key=lambda kv: -kv[1]))
@@ -104,7 +104,11 @@ def funnel(summary: dict[str, Any]) -> None:
         for note, n in entry.get("notes", {}).items():
             console.print(f"note: {entry['id']}: {n:,} {note}", markup=False, soft_wrap=True)
     kept = summary["documents"]
-    console.print(f"\n{kept:,} of {first:,} records kept ({kept / first:.1%}), {summary['tokens']:,} tokens", markup=False)
+    if kept != summary["stages"][-1]["rows_out"] or any(entry["rows_added"] for entry in summary["stages"]):
+        said = f"{kept:,} documents made of {first:,} records"
+    else:
+        said = f"{kept:,} of {first:,} records kept ({kept / max(first, 1):.1%})"
+    console.print(f"\n{said}, {summary['tokens']:,} tokens", markup=False)
     if "until" in summary:
         console.print(f"stopped   {_stopped(summary['until'])}", markup=False, soft_wrap=True)
     else:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpus import mixed, recipe
 
-from curate import Annotator
+from curate import Annotator, show
 from curate.errors import ManifestError
 from curate.manifest import Manifest
 from curate.recipe import Recipe
@@ -118,7 +118,7 @@ def test_groups_by_the_tools_of_others(tmp_path: Path) -> None:
     assert {r.uuid for r in found.metadata.record_sets} == {f"{g}-{s}" for g in made.groups for s in ("train", "validation")}
 
 
-def test_copies_of_a_run(tmp_path: Path) -> None:
+def test_copies_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = go(tmp_path, "Copies: {n: 3}")
     documents = found.summary["stages"][-1]["rows_out"]
     assert found.manifest.totals.documents == 3 * documents
@@ -126,6 +126,10 @@ def test_copies_of_a_run(tmp_path: Path) -> None:
     assert set(Counter(ids).values()) == {3}
     assert found.verify()["ok"]
     assert "written" in (found.root / "report.html").read_text()
+    show.funnel(found.summary | {"manifest": "", "digest": ""})
+    said, records = f"{3 * documents:,} documents", found.summary["stages"][0]["rows_in"]
+    assert f"{said} made of {records:,} records" in capsys.readouterr().out
+    assert f"<strong>{said}</strong> made of {records:,} records" in (found.root / "report.html").read_text()
 
 
 def test_a_document_without_copies_is_not_lost_in_silence(tmp_path: Path) -> None:
