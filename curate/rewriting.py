@@ -547,8 +547,8 @@ def rejected(source: str, output: str, checks: Checks) -> tuple[str | None, floa
     return None, None
 
 
-def composed(source: str, units: Sequence[Mapping[str, Any]], checks: Checks) -> tuple[str, str | None]:
-    """(text, None) of the answers to the chunks of a document, or ("", why there is none).
+def composed(source: str, units: Sequence[Mapping[str, Any]], checks: Checks) -> tuple[str, str | None, list[str]]:
+    """(text, None) of the answers to the chunks of a document, or ("", why there is none); and why chunks of it were not used.
 
     units: one for each chunk, in order: `start` and `end` in characters, `answer` or None, and `error`: of the client or of
     `call`, `LEFT_OUT` for a chunk that nobody asked about, or one of `NOT_ASKED` for the whole document.
@@ -559,7 +559,7 @@ def composed(source: str, units: Sequence[Mapping[str, Any]], checks: Checks) ->
     for unit in units:
         kind, part = unit["error"], source[unit["start"] : unit["end"]]
         if kind in NOT_ASKED:
-            return "", kind
+            return "", kind, []
         if kind == LEFT_OUT:
             parts.append(None)
             continue
@@ -574,12 +574,12 @@ def composed(source: str, units: Sequence[Mapping[str, Any]], checks: Checks) ->
             continue
         kinds.append(kind)
         if kind != "nothing" and checks.partial == "reject":
-            return "", kind
+            return "", kind, kinds
         parts.append(part if kind != "nothing" and checks.partial == "original" else None)
     if not made:
-        return "", next((kind for kind in kinds if kind != "nothing"), kinds[0] if kinds else "too_short")
+        return "", next((kind for kind in kinds if kind != "nothing"), kinds[0] if kinds else "too_short"), kinds
     spans = [(unit["start"], unit["end"]) for unit in units]
-    return stitch(source, spans, parts, checks.separator), None
+    return stitch(source, spans, parts, checks.separator), None, kinds
 
 
 class Judge:

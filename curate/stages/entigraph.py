@@ -588,7 +588,7 @@ def _triples(stage: _Relations, task: Task, batches: Batches) -> None:
 def _composed(source: str, answer: Mapping[str, Any], checks: Checks) -> tuple[str, str | None]:
     """(text, None) of one answer, or (text or "", why it cannot be used), as far as that is told without a model."""
     unit = {"start": 0, "end": len(source), "answer": answer["answer"], "error": answer["error"]}
-    text, kind = composed(source, [unit], checks)
+    text, kind, _ = composed(source, [unit], checks)
     return text, "below_min" if kind is None and estimated(text) < checks.min_output_tokens else kind
 
 

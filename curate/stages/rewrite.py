@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -349,7 +349,9 @@ def _earlier(stage: Rewrite, batch: pa.RecordBatch) -> list[dict[str, Any] | Non
 
 @dataclass
 class _Output:
-    """What came of one prompt and sample for a document; kind: None where it may stand. generated: the model's part of it."""
+    """What came of one prompt and sample for a document; kind: None where it may stand. generated: the model's part of it.
+    unused: why answers to chunks of it are not in the text.
+    """
 
     prompt: str
     sample: int
@@ -358,6 +360,7 @@ class _Output:
     generated: str = ""
     kind: str | None = None
     value: float | None = None
+    unused: list[str] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -396,7 +399,7 @@ class _Verdicts:
     def composed(self, source: str, name: str, output: _Output) -> _Output:
         """An output with its text, as far as it can be told without a model."""
         checks = self._checks[output.prompt]
-        text, output.kind = composed(source, output.answers, checks)
+        text, output.kind, output.unused = composed(source, output.answers, checks)
         if output.kind is None and checks.qa:
             pairs = qa_pairs(text)
             chosen = chosen_pairs(pairs, source, self._stage.seed, f"{name}\0{output.prompt}\0{output.sample}") if pairs else []
@@ -430,6 +433,9 @@ def _note(task: Task, text: str | None, outputs: Sequence[_Output], *, stays: bo
     for output in outputs:
         if output.kind is not None:
             task.count(f"outputs rejected: {output.kind}")
+        else:
+            for kind, n in Counter(output.unused).items():
+                task.count(f"chunks without their answer, in outputs that stand: {kind}", n)
     generated = sum(len(output.generated.encode()) for output in made)
     whole = sum(len(output.text.encode()) for output in made) - generated  # of the source, where pairs were appended
     kept = whole + (len((text or "").encode()) if stays else 0)

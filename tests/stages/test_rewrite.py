@@ -192,6 +192,9 @@ def test_long_documents_go_in_chunks(prompt):
         assert [p.startswith("About ") for p in patched.split("\n\n")] == [not b for b in broken]
         thinned = stage_for(server, prompt, **options, partial="drop", separator="\n")([text]).kept["text"].to_pylist()[0]
         assert len(thinned.split("\n")) == 5 - sum(broken)
+        assert noted(stage_for(server, prompt, **options, partial="drop"), text)[
+            "chunks without their answer, in outputs that stand: empty"
+        ] == sum(broken)
 
 
 def test_segments_that_are_too_short_or_too_long_are_left_out(prompt):
@@ -674,13 +677,16 @@ def test_a_real_server_of_a_real_model(tmp_path, prompt):
     assert set(statuses(made)) == {"rewritten"} and len(set(made["text"].to_pylist())) == 6
 
 
-def test_notes_of_a_task_without_a_model(prompt):
-    stage = Rewrite(function="curate.rewriting:squeezed", cache="none")
-    table = in_memory(stage.needs()["answers"], ["a  b", ""]).kept
+def noted(stage, *texts):
+    """What a task counts."""
+    table = in_memory(stage.needs()["answers"], list(texts)).kept
     task = Task(phase="t", rank=0)
-    batch = table.append_column("_row", pa.array([0, 1], pa.uint32())).to_batches()[0]
-    stage.open(task)(batch)
-    assert task.counters == {
+    stage.open(task)(table.append_column("_row", pa.array(range(len(texts)), pa.uint32())).to_batches()[0])
+    return task.counters
+
+
+def test_notes_of_a_task_without_a_model(prompt):
+    assert noted(Rewrite(function="curate.rewriting:squeezed", cache="none"), "a  b", "") == {
         "documents rewritten": 1,
         "outputs rejected: no_text": 1,
         "tokens of synthetic text (bytes/4)": 1,
