@@ -737,6 +737,13 @@ class Client:
             self._thread.join()
             self._thread = None
 
+    def look(self) -> None:
+        """See whether there is an endpoint, without a question. Raises StageError, within 5 seconds."""
+        with self._opening:
+            if self._thread is None:
+                self._open()
+        asyncio.run_coroutine_threadsafe(self._look(), self._loop).result()
+
     def ask(self, requests: Iterable[Request], *, ordered: bool = True, total: int | None = None) -> Iterator[Answer]:
         """One answer per request, in their order, or as they come if not `ordered`.
 

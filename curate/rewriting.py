@@ -895,6 +895,20 @@ def ask(
             yield answer
 
 
+def look(stage: Asks) -> None:
+    """See whether the endpoint is there that a stage will ask (see `Stage.ready`). Raises StageError.
+
+    Not where a run starts its own, and not where the cache has answers of this model, which may be all that is needed.
+    """
+    from curate.llm import Client, cache_of, default_cache
+
+    known = None if stage.cache == NO_CACHE else cache_of(Path(stage.cache) if stage.cache else default_cache(), stage.model)
+    if stage.serve or (known and known.exists() and known.stat().st_size):
+        return
+    with Client(stage.server, stage.model, api_key_env=stage.api_key_env) as client:
+        client.look()
+
+
 def _secret(stage: Asks) -> str:
     """The key, where it is long enough not to be found in everything."""
     key = os.environ.get(stage.api_key_env, "").strip() if stage.api_key_env else ""

@@ -254,6 +254,9 @@ class _Engine:
         started = time.perf_counter()
         self._claim(accept)
         remove_temporaries(self.root)
+        for node in self.plan.nodes:
+            if not any((self.root / folder).exists() for folder in (node.state, node.drops)):
+                node.stage.ready()
         self._ingest()
         self._stages()
         entries = self._ledger()

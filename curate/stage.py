@@ -185,6 +185,12 @@ class Stage:
         """Paths whose contents decide the result (models, lists). Their digests enter the fingerprint."""
         return ()
 
+    def ready(self) -> None:
+        """Raise StageError where something outside of the run is missing that this stage will need, such as an endpoint.
+
+        Called once, before any work of a run that has not come to this stage yet, so that nobody waits for hours to hear it.
+        """
+
     def open(self, task: Task) -> BatchFn:
         """The function for the batches of one task. Load models here (`task.cached`), never in a constructor."""
         return self.process

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.errors import RecipeError, did_you_mean
-from curate.rewriting import ask, check_asking, pieces
+from curate.rewriting import ask, check_asking, look, pieces
 from curate.stage import ROW, Batches, BatchFn, GlobalStage, Step, Task, operational, with_columns
 from curate.storage import read_json, read_table, write_json, write_table
 
@@ -127,6 +127,9 @@ class AnnotateLlm(GlobalStage):
 
     def fit_reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(("id", "text", *self._condition_reads())))
+
+    def ready(self) -> None:
+        look(self)
 
     def files(self) -> tuple[str, ...]:
         return self._prompt().files()

@@ -30,6 +30,7 @@ from curate.rewriting import (
     composed,
     estimated,
     kinds,
+    look,
     origin,
     original,
     storing,
@@ -358,6 +359,9 @@ class _Asking(GlobalStage):
 
     def fit_reads(self) -> tuple[str, ...]:
         return ("id", "text", *(("title",) if self.titled else ()))
+
+    def ready(self) -> None:
+        look(self)
 
     def open(self, task: Task) -> BatchFn:
         return partial(self._process, Stored(_path(self, task)))

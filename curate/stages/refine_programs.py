@@ -104,6 +104,12 @@ class RefinePrograms(GlobalStage):
     def writes(self) -> pa.Schema:
         return _COLUMNS
 
+    def ready(self) -> None:
+        from curate.rewriting import look
+
+        if self.model:
+            look(self)
+
     def files(self) -> tuple[str, ...]:
         names = (self.document_prompt, self.prompt) if self.model else ()
         return tuple(file for name in names if name for file in _prompt(name).files())

@@ -38,6 +38,7 @@ from curate.rewriting import (
     counted,
     estimated,
     kinds,
+    look,
     origin,
     original,
     qa_pairs,
@@ -626,6 +627,10 @@ class _Answers(GlobalStage):
 
     def writes(self) -> pa.Schema:
         return pa.schema([(COLUMN, ANSWERS)])
+
+    def ready(self) -> None:
+        if not self.function:
+            look(self)
 
     def files(self) -> tuple[str, ...]:
         found = [path for given in self._given() for path in _prompt(given).files()]

@@ -535,6 +535,19 @@ def test_a_server_that_dies_stops_the_run_which_goes_on_later(tmp_path, prompt):
     assert notes(done, "rewrite.outcomes")["outputs rejected: empty"] == lost
 
 
+def test_an_endpoint_that_is_down_is_said_before_any_work(tmp_path, prompt):
+    corpus(tmp_path / "in", 20)
+    with Server() as server:
+        url = server.url
+    with pytest.raises(StageError, match=f"no endpoint at {url}: connection refused; start the server"):
+        run(recipe(tmp_path, url, prompt), tmp_path / "run", workers=0)
+    assert not (tmp_path / "run" / "documents").exists()
+    with Server() as server:
+        done = run(recipe(tmp_path, server.url, prompt), tmp_path / "run", workers=0)
+    warm = run(recipe(tmp_path, url, prompt), tmp_path / "again", workers=0)  # every answer is in the cache
+    assert exported(warm) == exported(done)
+
+
 def test_a_key_is_in_nothing_that_a_run_leaves(tmp_path, prompt, monkeypatch):
     secret = "sk-run-0123456789abcdef"
     monkeypatch.setenv("RUN_KEY", secret)
