@@ -68,6 +68,7 @@ LIMITS = (
     "concurrency", "requests_per_minute", "tokens_per_minute", "budget_usd", "budget_tokens", "usd_per_million_input",
     "usd_per_million_output", "retries", "repairs", "timeout",
 )  # fmt: skip
+Total = int | Callable[[], float | None] | None
 _OURS = ("model", "messages", "response_format", "stream", "n")
 _WHOLE = {"max_tokens": 1, "max_completion_tokens": 1, "seed": -math.inf}  # parameters in whole numbers, and the least of each
 
@@ -106,10 +107,15 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a client is. Rates are those of the last minute; `left`: seconds to go, or None where the total is unknown."""
+    """How far a client is.
+
+    Rates are those of the last minute. left: seconds to go, or None where the total is unknown. about: whether the total is an
+    estimate.
+    """
 
     done: int = 0
     total: int | None = None
+    about: bool = False
     cached: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     requests: int = 0
@@ -122,7 +128,7 @@ class Progress:
     left: float | None = None
 
     def __str__(self) -> str:
-        of = f" of {self.total:,}" if self.total is not None else ""
+        of = f" of {'about ' * self.about}{self.total:,}" if self.total is not None else ""
         parts = [
             f"{self.done:,}{of} answered",
             f"{self.requests_per_second:,.1f} requests/s",
@@ -744,11 +750,11 @@ class Client:
                 self._open()
         asyncio.run_coroutine_threadsafe(self._look(), self._loop).result()
 
-    def ask(self, requests: Iterable[Request], *, ordered: bool = True, total: int | None = None) -> Iterator[Answer]:
+    def ask(self, requests: Iterable[Request], *, ordered: bool = True, total: Total = None) -> Iterator[Answer]:
         """One answer per request, in their order, or as they come if not `ordered`.
 
         Requests are taken from the iterable as they are needed, so that it may be as long as a corpus. total: how many there
-        will be, for the progress; known by itself for lists.
+        will be, for the progress, or a function that estimates it, which another thread calls; known by itself for lists.
         """
         with self._opening:
             if self._thread is None:
@@ -815,7 +821,7 @@ class Client:
         self._level, self._proven = 0, False
         self._schema: tuple[Any, Any] = (None, None)
         self._successes = self._streak = self._rejected = self._usable = self._unusable = 0
-        self._total: int | None = 0
+        self._totals: list[Total] = []
         self._done = self._cached = self._requests = self._again = self._in = self._out = 0
         self._usd = 0.0
         self._errors: Counter[str] = Counter()
@@ -851,9 +857,9 @@ class Client:
     def _halt(self) -> None:
         self._loop.stop()
 
-    def _begin(self, job: _Job, total: int | None) -> None:
+    def _begin(self, job: _Job, total: Total) -> None:
         self._jobs.add(job)
-        self._total = None if total is None or self._total is None else self._total + total
+        self._totals.append(total)
         if self._error is not None:
             job.outbox.put(self._error)
 
@@ -1201,12 +1207,16 @@ class Client:
             self._marks.popleft()
         then, requests, before, done = self._marks[0]
         seconds = max(now - then, 1e-9)
+        totals = [total() if callable(total) else total for total in self._totals]
+        known = [total for total in totals if total is not None]
+        total = round(sum(known)) if len(known) == len(totals) else None
         left = None
-        if self._total is not None and self._done > done:
-            left = max(self._total - self._done, 0) * seconds / (self._done - done)
+        if total is not None and self._done > done:
+            left = max(total - self._done, 0) * seconds / (self._done - done)
         return Progress(
             done=self._done,
-            total=self._total,
+            total=total,
+            about=any(map(callable, self._totals)),
             cached=self._cached,
             errors=dict(self._errors),
             requests=self._requests,

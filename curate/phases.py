@@ -363,7 +363,8 @@ class PassWork:
             chain = Chain(nodes, task, sink, context.tokenizer, keep)
             first = nodes[0] if nodes else self.work.expand
             pieces = first.stage.most_rows if first else 0
-            stream = chain.run(before.read(shard, [c for c in columns if c != ROW], pieces=pieces))
+            rows = generation.shards[shard].documents
+            stream = chain.run(_followed(task, before.read(shard, [c for c in columns if c != ROW], pieces=pieces), rows))
             if self.work.fit:
                 _steps(self.work.fit, generation)[0].fn(task, stream)
             yield from stream  # what a step left unread still has to pass through the stages
@@ -475,6 +476,13 @@ def _children(node: Node, stage: Expand, given: pa.RecordBatch) -> pa.RecordBatc
     return pa.RecordBatch.from_pydict(columns)
 
 
+def _followed(task: Task, batches: Batches, documents: int) -> Batches:
+    """The batches of a shard; the task knows how far they are."""
+    for batch in batches:
+        task.share = (batch[ROW][-1].as_py() + 1) / documents
+        yield batch
+
+
 @dataclass(frozen=True)
 class StepWork:
     """A later step of a fit: the index of the step, for which the stage is asked again in the worker."""
@@ -491,7 +499,8 @@ class StepWork:
         task = _task(phase, rank, shard, [s.name for s in generation.shards], self.state)
         if step.reads is not None:
             rows = None if step.rows is None else step.rows(task)
-            step.fn(task, view(self.node, context).read(rank, [c for c in step.reads if c != ROW], rows))
+            batches = view(self.node, context).read(rank, [c for c in step.reads if c != ROW], rows)
+            step.fn(task, _followed(task, batches, generation.shards[rank].documents))
         else:
             step.fn(task)
         return {"counters": task.counters} if task.counters else {}

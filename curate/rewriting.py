@@ -848,9 +848,10 @@ def ask(
     """One answer for each request of a task, as they come: match them by `tag`.
 
     stage: with the parameters of `Asks`, and with a fit (a `GlobalStage`), whose folder keeps account of a budget. name: of the
-    stage, for lines of progress and warnings. requests: taken as they are needed; without any, no server is looked for.
-    total: how many there will be, where that is known. parameters: in place of the stage's. Counts answers from the cache and
-    tokens as notes of the task. Raises what `curate.llm.Client` raises; all that was answered before is in the cache.
+    stage, for lines of progress and warnings. requests: taken as they are needed; without any, no server is looked for. total:
+    how many there will be, where that is known; else it is estimated by how far the shard is read. parameters: in place of the
+    stage's. Counts answers from the cache and tokens as notes of the task. Raises what `curate.llm.Client` raises; all that was
+    answered before is in the cache.
     """
     from curate.llm import Client
     from curate.serving import Serving
@@ -882,8 +883,19 @@ def ask(
         every=EVERY,
     )
     seen = set[str]()
+    taken = 0
+
+    def counting() -> Iterator[Request]:
+        nonlocal taken
+        for request in itertools.chain([first], source):
+            taken += 1
+            yield request
+
+    def expected() -> float | None:
+        return taken / task.share if task.share else None
+
     with own or contextlib.nullcontext(), client:
-        for answer in client.ask(itertools.chain([first], source), ordered=False, total=total):
+        for answer in client.ask(counting(), ordered=False, total=expected if total is None else total):
             if answer.error and answer.error not in seen:  # one of each kind, with what a column has no room for
                 seen.add(answer.error)
                 log.warning("%s: %s, such as: %s", name, answer.error, answer.detail)

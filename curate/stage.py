@@ -79,9 +79,10 @@ class Task:
 
     rank is the number of the task in its phase; shard the number of the shard, for tasks that work on one. Counters are for
     people and never decide anything: what a map stage counts is shown as notes under the stage, at the end of a run and in its
-    report ("12 documents of unknown language"), what a step of a fit counts is in the record of the task. shards: names of
-    all shards, in order. partitions: of the fit at hand. root: the run folder, where there is one. There is no
-    seed here: a stage that draws has a parameter `seed`, which its fingerprint knows.
+    report ("12 documents of unknown language"), what a step of a fit counts is in the record of the task. shards: names of all
+    shards, in order. partitions: of the fit at hand. root: the run folder, where there is one. share: how much of its shard a
+    task has been handed so far, 0 to 1, to tell how long it will take. There is no seed here: a stage that draws has a
+    parameter `seed`, which its fingerprint knows.
     """
 
     phase: str
@@ -93,6 +94,7 @@ class Task:
     partitions: int = 1
     counters: dict[str, int] = field(default_factory=dict)
     root: Path | None = None
+    share: float | None = None
 
     def count(self, key: str, n: int = 1) -> None:
         """Add n to a counter of this task's record."""

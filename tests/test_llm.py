@@ -642,7 +642,11 @@ def test_progress_is_told():
         list(client.ask([Request(str(i)) for i in range(100)]))
     middle = [p for p in shown if p.total == 100 and 20 < p.done < 80]
     assert middle and all(p.left > 0 for p in middle)
-    assert "s left" in str(middle[0]) and "requests/s" in str(middle[0])
+    assert "s left" in str(middle[0]) and "requests/s" in str(middle[0]) and "of 100 answered" in str(middle[0])
+    asked = (Request(str(i)) for i in range(30))
+    with Server() as server, Client(server.url, "test-model", progress=shown.append) as client:
+        list(client.ask(asked, total=lambda: 40.3))
+    assert (shown[-1].done, shown[-1].total, shown[-1].about) == (30, 40, True) and "of about 40 answered" in str(shown[-1])
 
 
 def test_a_consumer_may_stop_early_and_ask_again():

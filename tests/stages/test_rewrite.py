@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from llm_server import Server, draw
 
-from curate import explain
+from curate import explain, rewriting
 from curate.cli import main
 from curate.errors import ColumnError, RecipeError, StageError
 from curate.memory import bind
@@ -546,6 +546,17 @@ def test_an_endpoint_that_is_down_is_said_before_any_work(tmp_path, prompt):
         done = run(recipe(tmp_path, server.url, prompt), tmp_path / "run", workers=0)
     warm = run(recipe(tmp_path, url, prompt), tmp_path / "again", workers=0)  # every answer is in the cache
     assert exported(warm) == exported(done)
+
+
+def test_how_far_it_is_follows_from_how_far_a_shard_is_read(tmp_path, prompt, monkeypatch):
+    corpus(tmp_path / "in", 40)
+    shown: list = []
+    monkeypatch.setattr(rewriting, "_teller", lambda what: shown.append)
+    with Server() as server:
+        run(recipe(tmp_path, server.url, prompt), tmp_path / "run", executor="inline")
+    ends = [p for p in shown if p.done]
+    assert sum(p.done for p in ends) == 40 and len(ends) > 1
+    assert all(p.about and p.total == p.done and p.left == 0 for p in ends)
 
 
 def test_a_key_is_in_nothing_that_a_run_leaves(tmp_path, prompt, monkeypatch):
