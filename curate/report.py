@@ -376,7 +376,8 @@ def _verdict(facts: _Facts) -> Html:
         return _unfinished(facts)
     stages, totals, manifest = facts.stages, facts.manifest["totals"], facts.manifest
     seen, kept = stages[0]["rows_in"], totals["documents"]
-    if kept != stages[-1]["rows_out"] or any(e["rows_added"] for e in stages):  # copies, or other documents
+    made = kept != stages[-1]["rows_out"] or any(e["rows_added"] for e in stages)  # copies, or other documents
+    if made:
         line = _join([_tag("strong", f"{kept:,} documents"), f" made of {seen:,} records"])
     else:
         line = _join([_tag("strong", f"{kept:,} of {seen:,}"), f" records kept ({_share(kept, seen) or '0%'})"])
@@ -384,7 +385,7 @@ def _verdict(facts: _Facts) -> Html:
     count = len(manifest["shards"])
     tiles = [
         ("Records seen", f"{seen:,}", ""),
-        ("Documents kept", f"{kept:,}", _share(kept, seen) if kept <= seen else ""),
+        ("Documents written" if made else "Documents kept", f"{kept:,}", "" if made else _share(kept, seen)),
         (facts.tokens_name.capitalize(), f"{totals['tokens']:,}", _tokenizer(facts)),
         ("Text", f"{_megabytes(totals['bytes'])} MB", f"{totals['bytes'] / max(1, totals['documents']):,.0f} bytes a document"),
         ("Output files", f"{count:,}", ", ".join(f"{n:,} {split}" for split, n in _splits(manifest["shards"]).items())),

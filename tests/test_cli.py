@@ -63,7 +63,7 @@ def answer(*args: Any, **kwargs: Any) -> Any:
 
 def test_run_again_and_plan(root: Path) -> None:
     done = curate("run", "recipe.yaml", "-i", "in", "-o", "run", check=0, cwd=root.parent)
-    assert "records kept" in done.stdout and "digest" in done.stdout and "reused" in done.stderr
+    assert " documents made of " in done.stdout and "digest" in done.stdout and "reused" in done.stderr
     plan = answer("plan", "recipe.yaml", "-i", "in", cwd=root.parent)
     assert plan["phases"][0] == {"name": "ingest", "tasks": 1, "stages": []}
     assert {"name": "score", "type": "double", "written_by": "ingest"} in plan["columns"]
