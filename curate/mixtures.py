@@ -382,19 +382,21 @@ class Fit:
 
     predict: float64 (n, features) -> float64 (n), the mean over targets. folds: the same, each with what was learned without
     one part of the measurements. out_of_fold: float64 per measurement, as predicted by the one that has not seen it. measured:
-    float64, the mean over targets. kind: "lightgbm", "linear" or "stacked".
+    float64, the mean over targets. learned: what of it was learned, which very bad mixtures may be clipped in. kind:
+    "lightgbm", "linear" or "stacked".
     """
 
     predict: Predict
     folds: tuple[Predict, ...]
     out_of_fold: np.ndarray
     measured: np.ndarray
+    learned: np.ndarray
     kind: str
 
     @property
     def residual(self) -> float:
-        """How far predictions are from measurements that were not seen: root of the mean square."""
-        return float(np.sqrt(np.mean((self.out_of_fold - self.measured) ** 2)))
+        """How far predictions are from what was to be learned and not seen: root of the mean square."""
+        return float(np.sqrt(np.mean((self.out_of_fold - self.learned) ** 2)))
 
     def uncertainty(self, features: np.ndarray) -> float:
         """Standard deviation of one prediction: how much the folds differ about it, and `residual`. features: (1, n)."""
@@ -442,6 +444,7 @@ def fit(features: np.ndarray, measured: np.ndarray, kind: str = "lightgbm", seed
         folds=tuple(_Mean(tuple(found[part] for _, found, _ in every)) for part in range(len(parts))),
         out_of_fold=np.mean([unseen for _, _, unseen in every], axis=0),
         measured=measured.mean(axis=1),
+        learned=learned.mean(axis=1),
         kind=kind,
     )
 
